@@ -1,0 +1,5 @@
+//! `orchd`, the agent of an ORCH node: commands come in over MQTT, take effect once in the ledger, and are
+//! answered from it.
+
+pub mod clock;
+pub mod wire;
