@@ -2,4 +2,6 @@
 //! answered from it.
 
 pub mod clock;
+pub mod engine;
+pub mod ledger;
 pub mod wire;
