@@ -3,5 +3,9 @@
 
 pub mod clock;
 pub mod engine;
+pub mod gate;
 pub mod ledger;
+pub mod observe;
+pub mod mqtt;
+pub mod tls;
 pub mod wire;
