@@ -1,5 +1,8 @@
 //! `orchd`, the agent of an ORCH node: commands come in over MQTT, take effect once in the ledger, and are
 //! answered from it.
 
+pub mod broker;
 pub mod clock;
+pub mod gate;
+pub mod tls;
 pub mod wire;

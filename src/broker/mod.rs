@@ -1,0 +1,3 @@
+//! The embedded broker.
+
+pub mod acl;

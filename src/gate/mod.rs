@@ -1,0 +1,3 @@
+//! The gate: who may do what.
+
+pub mod token;
