@@ -1,7 +1,8 @@
 //! Login by token, and the access list, as the broker library asks for them.
 //!
 //! Promises: nobody is let in without a token that the verifier believes; the client id proves nothing, and cannot be
-//! used to take over or destroy the session of another principal; neither token nor claims are logged.
+//! used to take over or destroy the session of another principal; neither token nor claims are logged. Who first uses a
+//! client id owns it for as long as that session lasts.
 
 use std::future::{Future, ready};
 use std::net::SocketAddr;

@@ -126,7 +126,7 @@ pub struct Broker {
     accepting: JoinHandle<()>,
     sweeping: JoinHandle<()>,
     storage: Arc<DynamicStorage>,
-    // Last, so that tasks are told to stop however this value goes away.
+    // Tells the tasks to stop when dropped, however this value goes away.
     stop: DropGuard,
 }
 

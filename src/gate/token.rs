@@ -111,6 +111,14 @@ pub enum KeyError {
         /// What the system answered.
         source: std::io::Error,
     },
+    /// The file was read, but does not hold the key.
+    #[error("the key file {} is unusable: {source}", path.display())]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// What was expected in it.
+        source: Box<KeyError>,
+    },
     /// Not a PEM block PRIVATE KEY (PKCS#8) of an Ed25519 key.
     #[error("expected an Ed25519 private key in a PEM block PRIVATE KEY (PKCS#8, without a passphrase)")]
     NotPrivate,
@@ -155,7 +163,7 @@ impl SigningKey {
     /// # Errors
     /// When the file cannot be read or holds anything else.
     pub fn from_pem_file(path: &Path) -> Result<Self, KeyError> {
-        Self::from_pem(&read(path)?)
+        from_file(path, Self::from_pem)
     }
 
     /// The private key as a PEM block PRIVATE KEY (PKCS#8). A secret: for a file of mode 0600, nothing else.
@@ -215,7 +223,7 @@ impl PublicKey {
     /// # Errors
     /// When the file cannot be read or holds anything else.
     pub fn from_pem_file(path: &Path) -> Result<Self, KeyError> {
-        Self::from_pem(&read(path)?)
+        from_file(path, Self::from_pem)
     }
 }
 
@@ -345,8 +353,10 @@ fn refusal(kind: &ErrorKind) -> TokenError {
     }
 }
 
-fn read(path: &Path) -> Result<String, KeyError> {
-    std::fs::read_to_string(path).map_err(|source| KeyError::Unreadable { path: path.to_owned(), source })
+fn from_file<K>(path: &Path, parse: impl Fn(&str) -> Result<K, KeyError>) -> Result<K, KeyError> {
+    let pem = std::fs::read_to_string(path)
+        .map_err(|source| KeyError::Unreadable { path: path.to_owned(), source })?;
+    parse(&pem).map_err(|source| KeyError::Content { path: path.to_owned(), source: Box::new(source) })
 }
 
 /// `jsonwebtoken` asks one provider per process. Nothing else in this program sets one.

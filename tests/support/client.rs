@@ -53,7 +53,7 @@ impl Client {
     /// Subscribes at QoS 1; what the broker answered.
     pub async fn subscribe(&self, filter: &str) -> Result<SubscribeReasonCode, SubscribeNoticeError> {
         let notice = self.mqtt.subscribe_tracked(filter, QoS::AtLeastOnce).await.unwrap();
-        within(notice.wait_async()).await.map(|suback| suback.return_codes[0].clone())
+        within(notice.wait_async()).await.map(|suback| suback.return_codes[0])
     }
 
     /// The next message, which has to come.

@@ -9,9 +9,11 @@ use orchd::broker::{Broker, BrokerConfig};
 use orchd::clock::Clock;
 use orchd::gate::token::{self, Claims, Role, SigningKey, Verifier};
 use orchd::tls;
-use rumqttc::{MqttOptions, NetworkOptions, TlsConfiguration, Transport};
+use rumqttc::{AckMode, BrokerSessionResumePolicy, MqttOptions, NetworkOptions, TlsConfiguration, Transport};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+
+use super::Client;
 
 /// The root level of all topics.
 pub const ROOT: &str = "orch";
@@ -71,6 +73,27 @@ impl TestBroker {
             iat: now,
             exp: now + 600,
         }
+    }
+
+    /// A connected node.
+    pub async fn node(&self, name: &str) -> Client {
+        Client::connect(self.options(Role::Node, name)).await.unwrap()
+    }
+
+    /// A connected client.
+    pub async fn client(&self, name: &str) -> Client {
+        Client::connect(self.options(Role::Client, name)).await.unwrap()
+    }
+
+    /// Options of a node whose session outlives the connection, and which acknowledges by hand.
+    pub fn lasting(&self, name: &str) -> MqttOptions {
+        let mut options = self.options(Role::Node, name);
+        options
+            .set_clean_start(false)
+            .set_session_expiry_interval(Some(3_600))
+            .set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly)
+            .set_ack_mode(AckMode::Manual);
+        options
     }
 
     /// Options of a client that trusts this broker and logs in as `name`, which is its client id too.

@@ -20,7 +20,8 @@ use super::{tool, within};
 pub struct MosquittoOptions {
     /// Keeps sessions, queues and retained messages across a restart.
     pub persistence: bool,
-    /// Writes them after every change, so that they survive [`Mosquitto::kill`] too. Implies `persistence`.
+    /// Writes them after every change, so that they survive [`Mosquitto::kill`] too. Implies `persistence`. Mosquitto
+    /// acknowledges first and writes then, before it reads again: one more round trip on any connection is a proof.
     pub autosave_on_changes: bool,
     /// Largest packet in bytes; what is larger ends the connection.
     pub max_packet_size: Option<u32>,

@@ -164,6 +164,19 @@ fn every_claim_is_required() {
 }
 
 #[test]
+fn an_unusable_key_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("node.pem");
+    let name = path.display().to_string();
+    assert!(SigningKey::from_pem_file(&path).unwrap_err().to_string().contains(&name));
+    let key = SigningKey::generate().unwrap();
+    std::fs::write(&path, key.public_pem()).unwrap();
+    let error = SigningKey::from_pem_file(&path).unwrap_err().to_string();
+    assert!(error.contains(&name) && error.contains("PRIVATE KEY"), "{error}");
+    assert!(PublicKey::from_pem_file(&path).is_ok());
+}
+
+#[test]
 fn secrets_do_not_show() {
     let key = SigningKey::generate().unwrap();
     assert_eq!(format!("{key:?}"), "SigningKey(secret)");
