@@ -2,6 +2,7 @@
 //! answered from it.
 
 pub mod clock;
+pub mod config;
 pub mod engine;
 pub mod ledger;
 pub mod wire;
