@@ -1,6 +1,7 @@
 //! `orchd`, the agent of an ORCH node: commands come in over MQTT, take effect once in the ledger, and are
 //! answered from it.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;

@@ -70,8 +70,7 @@ impl Sources {
             None if Path::new(DEFAULT_PATH).exists() => (DEFAULT_PATH.into(), read(Path::new(DEFAULT_PATH))?),
             None => (PathBuf::new(), String::new()),
         };
-        let hostname = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
-        Ok(Self { path, text, environment, flags, hostname, role })
+        Ok(Self { path, text, environment, flags, hostname: hostname(), role })
     }
 
     /// A TOML text alone, without environment, flags and host name.
@@ -79,6 +78,13 @@ impl Sources {
     pub fn toml(text: impl Into<String>) -> Self {
         Self { path: "orchd.toml".into(), text: text.into(), ..Self::default() }
     }
+}
+
+/// The name of this machine, where it can name a node.
+#[must_use]
+pub fn hostname() -> Option<String> {
+    let names = rustix::system::uname();
+    names.nodename().to_str().ok().filter(|name| rules::node_name(name).is_ok()).map(str::to_owned)
 }
 
 fn read(path: &Path) -> Result<String, Mistake> {

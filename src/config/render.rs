@@ -211,7 +211,7 @@ pub fn show(provenance: &Provenance) -> String {
     for (key, setting) in provenance.iter() {
         if section != key.section() {
             section = key.section();
-            let _ = write!(out, "{}[{section}]\n", if out.is_empty() { "" } else { "\n" });
+            let _ = writeln!(out, "{}[{section}]", if out.is_empty() { "" } else { "\n" });
         }
         let line = match &setting.value {
             Some(value) => format!("{} = {}", key.name(), value.to_toml()),
