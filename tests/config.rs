@@ -83,6 +83,22 @@ fn a_configuration_that_cannot_be_read_says_what_to_do() {
 }
 
 #[test]
+fn without_a_file_what_is_missing_can_come_from_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = orchd(folder.path());
+    command.args(["config", "check", "--set", "node.name=n"]);
+    let output = command.output().unwrap();
+    // A machine that has a configuration of its own is checked on that one instead.
+    let has_its_own = Path::new("/etc/orchd/orchd.toml").exists();
+    assert!(
+        has_its_own || err(&output).starts_with("(no configuration file): broker.url"),
+        "{}",
+        err(&output)
+    );
+    assert_eq!(code(&command.env("ORCHD_BROKER__URL", "mqtts://b").output().unwrap()), 0);
+}
+
+#[test]
 fn show_prints_values_with_their_sources_and_never_a_secret() {
     let folder = folder_with(
         "[node]\nname = \"n1\"\n[broker]\nurl = \"mqtts://b\"\nauth = \"password\"\nusername = \"u\"\npassword_file = \"pw\"\n",

@@ -51,8 +51,8 @@ impl From<Exit> for ExitCode {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 ok, 1 error answer, 2 usage or configuration, 3 timeout, 4 unreachable, 10 not approved,
-11 needs review.";
+Exit codes: 0 ok, 1 error answer, 2 usage or configuration, 3 timeout, 4 unreachable, \
+10 not approved, 11 needs review.";
 
 /// The agent of an ORCH node: commands come in over MQTT, take effect once, and are answered.
 #[derive(Debug, Parser)]

@@ -37,12 +37,13 @@ impl Provenance {
 }
 
 /// What became of each key: set, absent, or written wrong (then it is in neither map).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Settled {
     settings: BTreeMap<&'static str, Setting>,
     /// Where the section of a missing key begins.
     sections: BTreeMap<String, Origin>,
-    nowhere: Option<Origin>,
+    /// The top of the file.
+    top: Origin,
     pub(super) torn: bool,
 }
 
@@ -75,9 +76,11 @@ impl Settled {
 /// See [`Config::load`].
 pub(super) fn load(sources: &Sources) -> Result<(Config, Provenance), Vec<Mistake>> {
     let Raw { entries, mut mistakes, torn, sections } = raw::collect(sources);
-    let nowhere =
-        (!sources.path.as_os_str().is_empty()).then(|| Origin::File { path: sources.path.clone(), line: 1 });
-    let mut settled = Settled { torn, sections, nowhere, ..Settled::default() };
+    let top = match sources.path.as_os_str().is_empty() {
+        true => Origin::NoFile,
+        false => Origin::File { path: sources.path.clone(), line: 1 },
+    };
+    let mut settled = Settled { settings: BTreeMap::new(), sections, top, torn };
     let mut reader = Reader::new(sources);
     for key in keys() {
         let setting = reader.settle(key, &entries, &mut mistakes);
@@ -215,7 +218,7 @@ fn missing(key: &Key, settled: &Settled, role: Role) -> Option<Mistake> {
 fn place(origin: &Origin) -> (u8, usize) {
     match origin {
         Origin::File { line, .. } => (0, *line),
-        Origin::Default | Origin::Hostname => (1, 0),
+        Origin::NoFile | Origin::Default | Origin::Hostname => (1, 0),
         Origin::Environment(_) => (2, 0),
         Origin::Flag(_) => (3, 0),
     }

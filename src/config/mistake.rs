@@ -11,6 +11,8 @@ use std::path::PathBuf;
 pub enum Origin {
     /// Nobody set it: the documented default.
     Default,
+    /// There is no configuration file that it could stand in.
+    NoFile,
     /// The host name of the machine.
     Hostname,
     /// A line of the configuration file, counted from 1.
@@ -30,6 +32,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::NoFile => f.write_str("(no configuration file)"),
             Self::Hostname => f.write_str("host name"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Environment(variable) => write!(f, "${variable}"),
