@@ -66,10 +66,7 @@ impl Settled {
     pub(super) fn origin(&self, key: &str) -> Origin {
         let own = self.settings.get(key).map(|setting| &setting.origin).filter(|o| **o != Origin::Default);
         let section = key.split('.').next().unwrap_or_default();
-        own.or_else(|| self.sections.get(section))
-            .or(self.nowhere.as_ref())
-            .unwrap_or(&Origin::Default)
-            .clone()
+        own.or_else(|| self.sections.get(section)).unwrap_or(&self.top).clone()
     }
 }
 
