@@ -141,12 +141,13 @@ fn init_from_flags_writes_what_check_accepts_and_replaces_nothing() {
     fs::write(folder.path().join("key.pem"), "").unwrap();
     fs::set_permissions(folder.path().join("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
     let mut init = vec!["init", "--yes", "--name", "n1", "--broker", "mqtts://b:1", "--auth", "jwt"];
-    init.extend(["--jwt-key-file", "key.pem", "--out", "first.toml"]);
+    init.extend(["--jwt-key-file", "key.pem", "--out", "first.toml", "--set", "ledger.readers=3"]);
     assert_eq!(code(&run(folder.path(), &init)), 0);
     let written = folder.path().join("first.toml");
     assert_eq!(fs::metadata(&written).unwrap().permissions().mode() & 0o777 & !0o640, 0);
     let output = run(folder.path(), &["config", "check", "--config", "first.toml"]);
     assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(fs::read_to_string(&written).unwrap().contains("\nreaders = 3\n"));
     let before = fs::read(&written).unwrap();
     let second = ["init", "--yes", "--name", "n2", "--broker", "mqtts://c", "--out", "first.toml"];
     let refused = run(folder.path(), &second);

@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{Exit, Shared, complain, report};
-use crate::config::{self, Auth, Config, Key, Kind, Mistake, Provenance, Role, Sources, Value};
+use crate::config::{self, Auth, Config, Kind, Mistake, Origin, Provenance, Role, Sources, Value};
 
 /// Write a first configuration, by asking or from flags (works on the files of this machine)
 ///
@@ -68,7 +68,13 @@ impl Args {
             complain(format_args!("{} exists; add --force to replace it", out.display()));
             return Exit::Usage;
         }
-        let mut answers = self.given();
+        let mut answers = match self.given(&shared.set) {
+            Ok(answers) => answers,
+            Err(mistake) => {
+                report(&[mistake]);
+                return Exit::Usage;
+            }
+        };
         if !self.yes {
             let stdin = io::stdin();
             if stdin.is_terminal() {
@@ -79,7 +85,7 @@ impl Args {
                 return Exit::Usage;
             }
         }
-        let (text, provenance) = match compose(&answers, &out, &shared.set) {
+        let (text, provenance) = match compose(&answers, &out) {
             Ok(composed) => composed,
             Err(mistakes) => {
                 report(&mistakes);
@@ -106,9 +112,9 @@ impl Args {
         }
     }
 
-    /// What the flags say, by key.
-    fn given(&self) -> BTreeMap<&'static str, String> {
-        [
+    /// What the flags say, by key: those of `init`, and any other key by `--set`.
+    fn given(&self, set: &[String]) -> Result<BTreeMap<&'static str, String>, Mistake> {
+        let own = [
             ("node.name", &self.name),
             ("node.state_dir", &self.state_dir),
             ("broker.url", &self.broker),
@@ -119,10 +125,13 @@ impl Args {
             ("broker.jwt_key_file", &self.jwt_key_file),
             ("broker.client_cert_file", &self.client_cert),
             ("broker.client_key_file", &self.client_key),
-        ]
-        .into_iter()
-        .filter_map(|(key, value)| Some((key, value.clone()?)))
-        .collect()
+        ];
+        let mut given: BTreeMap<_, _> =
+            own.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect();
+        for (key, value) in config::overrides(set)? {
+            given.insert(key.path, value);
+        }
+        Ok(given)
     }
 }
 
@@ -193,28 +202,34 @@ fn ask(
     }
 }
 
-/// The file's text, checked.
+/// The file's text, checked, and where its values stand.
 fn compose(
     answers: &BTreeMap<&'static str, String>,
     out: &Path,
-    flags: &[String],
 ) -> Result<(String, Provenance), Vec<Mistake>> {
-    let mut answers = answers.clone();
-    if let Some(name) = config::hostname() {
+    let mut mistakes = Vec::new();
+    let mut chosen = BTreeMap::new();
+    for (key, answer) in answers {
+        match config::answer_to_toml(key, &from_working_folder(key, answer)) {
+            Ok(toml) => _ = chosen.insert(*key, toml),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    if let Some(hostname) = config::hostname() {
         // Written down, so that a later change of the host name does not change the topics.
-        answers.entry("node.name").or_insert(name);
+        chosen.entry("node.name").or_insert(Value::Text(hostname).to_toml());
     }
-    let missing = (!answers.contains_key("broker.url")).then_some("broker.url").and_then(config::key);
-    if let Some(key) = missing {
-        return Err(vec![lacking(key)]);
+    if !answers.contains_key("broker.url") {
+        let right = "add --broker mqtts://host:8883";
+        mistakes.push(Mistake::error(Origin::Answer, "broker.url", "is missing", right));
     }
-    let chosen =
-        answers.into_iter().map(|(key, answer)| (key, Value::Text(written(key, answer)).to_toml())).collect();
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
     let text = config::annotated_toml(&chosen);
     let sources = Sources {
         path: out.to_owned(),
         text: text.clone(),
-        flags: flags.to_owned(),
         // A credential exists only in the unit that loads it; its name can be checked here.
         environment: [("CREDENTIALS_DIRECTORY".to_owned(), "/run/credentials/orchd.service".to_owned())]
             .into(),
@@ -224,17 +239,12 @@ fn compose(
 }
 
 /// An answer as it is written down. Who answers means paths from the working folder; the file is read from elsewhere.
-fn written(key: &str, answer: String) -> String {
+fn from_working_folder(key: &str, answer: &str) -> String {
     let is_path = config::key(key).is_some_and(|key| matches!(key.kind, Kind::Path(_)));
-    if !is_path || answer.starts_with("credential:") {
-        return answer;
+    if !is_path || answer.starts_with("credential:") || answer.starts_with('{') {
+        return answer.to_owned();
     }
-    std::path::absolute(&answer).map_or(answer, |path| path.to_string_lossy().into_owned())
-}
-
-fn lacking(key: &Key) -> Mistake {
-    let right = format!("add --broker {}", key.example.trim_matches('"'));
-    Mistake::error(config::Origin::Default, key.path, "is missing", right)
+    std::path::absolute(answer).map_or_else(|_| answer.to_owned(), |path| path.to_string_lossy().into_owned())
 }
 
 /// Writes the file whole: beside its place, then moved there.
@@ -298,7 +308,7 @@ mod tests {
         let answers =
             [("node.name", "n1"), ("broker.url", "mqtts://b:1"), ("broker.ca_file", "/a \"b\"\\c.pem")];
         let answers = answers.into_iter().map(|(key, value)| (key, value.to_owned())).collect();
-        let (text, _) = compose(&answers, Path::new("/x/orchd.toml"), &[]).unwrap();
+        let (text, _) = compose(&answers, Path::new("/x/orchd.toml")).unwrap();
         let config = Config::from_toml(&text).unwrap();
         assert_eq!(config.broker.ca_file.as_deref(), Some(Path::new("/a \"b\"\\c.pem")));
     }

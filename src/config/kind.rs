@@ -1,6 +1,6 @@
 //! Types of configuration values: what a key accepts, and how a written value becomes a checked one.
 //!
-//! Pure, but for looking at nothing: no file is opened here, so that parsing can be tested without files.
+//! Pure: no file is opened and no path is looked up, so that parsing can be tested without files.
 
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;

@@ -211,12 +211,25 @@ fn missing(key: &Key, settled: &Settled, role: Role) -> Option<Mistake> {
     })
 }
 
+/// See [`super::answer_to_toml`].
+pub(super) fn answer_to_toml(path: &str, text: &str) -> Result<String, Mistake> {
+    let key = super::key(path).ok_or_else(|| raw::unknown_key(Origin::Answer, path))?;
+    if key.kind.is_secret() && text.starts_with("credential:") {
+        // The credential exists only in the unit that loads it.
+        return Ok(Value::Text(text.to_owned()).to_toml());
+    }
+    let value = key.kind.read(&Written::Plain(text.to_owned()), &Context::default());
+    value
+        .map(|value| value.to_toml())
+        .map_err(|refusal| Mistake::error(Origin::Answer, key.path, refusal.wrong, refusal.right))
+}
+
 /// Order of mistakes: by line, then the environment, then flags.
 fn place(origin: &Origin) -> (u8, usize) {
     match origin {
         Origin::File { line, .. } => (0, *line),
         Origin::NoFile | Origin::Default | Origin::Hostname => (1, 0),
         Origin::Environment(_) => (2, 0),
-        Origin::Flag(_) => (3, 0),
+        Origin::Flag(_) | Origin::Answer => (3, 0),
     }
 }

@@ -26,6 +26,8 @@ pub enum Origin {
     Environment(String),
     /// A `--set key=value` flag, by its key.
     Flag(String),
+    /// What `orchd init` was told, before it stands in a file.
+    Answer,
 }
 
 impl fmt::Display for Origin {
@@ -37,6 +39,7 @@ impl fmt::Display for Origin {
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Environment(variable) => write!(f, "${variable}"),
             Self::Flag(key) => write!(f, "--set {key}"),
+            Self::Answer => f.write_str("(answer)"),
         }
     }
 }

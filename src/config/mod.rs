@@ -27,6 +27,7 @@ pub use keys::{Absent, Key, Role, Section, key, keys, sections};
 pub use kind::{Holds, Kind, Unit, Value};
 pub use load::{Provenance, Setting};
 pub use mistake::{Mistake, Origin, Severity};
+pub use raw::overrides;
 pub use render::{annotated_toml, reference, schema, show, show_json};
 pub use resolved::{
     Auth, Broker, Config, Conscience, Control, Ledger, Limits, Listener, Log, LogFormat, Login, Memory, Node,
@@ -97,6 +98,15 @@ fn read(path: &Path) -> Result<String, Mistake> {
         };
         Mistake::error(origin, "", format!("cannot be read: {error}"), right)
     })
+}
+
+/// The TOML of a value that was given without quotes, as in the environment, for [`annotated_toml`]. Placeholders and
+/// relative paths stay as they are.
+///
+/// # Errors
+/// There is no such key, or it does not accept the value.
+pub fn answer_to_toml(path: &str, text: &str) -> Result<String, Mistake> {
+    load::answer_to_toml(path, text)
 }
 
 impl Config {

@@ -121,17 +121,11 @@ impl Raw {
     }
 
     fn flag(&mut self, flag: &str) {
-        match flag.split_once('=') {
-            Some((path, value)) => {
-                let path = path.trim();
-                self.add(path, Written::Plain(value.to_owned()), Origin::Flag(path.to_owned()));
+        match split(flag) {
+            Ok((path, value)) => {
+                self.add(path, Written::Plain(value.to_owned()), Origin::Flag(path.to_owned()))
             }
-            None => self.mistakes.push(Mistake::error(
-                Origin::Flag(flag.to_owned()),
-                "",
-                "has no value",
-                "write --set key=value, such as --set broker.keep_alive_s=60",
-            )),
+            Err(mistake) => self.mistakes.push(mistake),
         }
     }
 
@@ -141,6 +135,27 @@ impl Raw {
             None => self.mistakes.push(unknown_key(origin, path)),
         }
     }
+}
+
+/// Key and value of a `--set` flag.
+fn split(flag: &str) -> Result<(&str, &str), Mistake> {
+    flag.split_once('=').map(|(path, value)| (path.trim(), value)).ok_or_else(|| {
+        let right = "write --set key=value, such as --set broker.keep_alive_s=60";
+        Mistake::error(Origin::Flag(flag.to_owned()), "", "has no value", right)
+    })
+}
+
+/// Keys and values of `--set` flags.
+///
+/// # Errors
+/// The first flag that has no value or names no key.
+pub fn overrides(flags: &[String]) -> Result<Vec<(&'static Key, String)>, Mistake> {
+    let read = |flag: &String| {
+        let (path, value) = split(flag)?;
+        let key = key(path).ok_or_else(|| unknown_key(Origin::Flag(path.to_owned()), path))?;
+        Ok((key, value.to_owned()))
+    };
+    flags.iter().map(read).collect()
 }
 
 fn unknown_section(origin: Origin, section: &str) -> Mistake {
@@ -154,7 +169,7 @@ fn unknown_section(origin: Origin, section: &str) -> Mistake {
     Mistake::error(origin, section, "there is no such section", right)
 }
 
-fn unknown_key(origin: Origin, path: &str) -> Mistake {
+pub(super) fn unknown_key(origin: Origin, path: &str) -> Mistake {
     if let Some(section) = sections().find(|s| s.name == path) {
         let right = format!("write [{}] on a line of its own and its keys below", section.name);
         return Mistake::error(origin, path, "is a section, not a key", right);
