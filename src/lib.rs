@@ -2,4 +2,5 @@
 //! answered from it.
 
 pub mod clock;
+pub mod observe;
 pub mod wire;
