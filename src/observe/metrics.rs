@@ -1,0 +1,457 @@
+//! The figures of a node, in Prometheus' text format.
+//!
+//! A [`Metrics`] is owned by the node and passed in; there is no global recorder, so two nodes in one process (or two
+//! tests) never see each other's figures. Label values are `&'static str`, so that nothing a client sends can become
+//! one, and each family keeps at most [`MAX_LABEL_SETS`] of them: what comes after is counted under `other`.
+//!
+//! Histograms hold single observations until they are folded into buckets: by [`Metrics::render`], and between scrapes
+//! by [`Metrics::upkeep`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio_util::sync::CancellationToken;
+
+use super::process;
+
+/// Most label sets that one family keeps apart.
+pub const MAX_LABEL_SETS: usize = 512;
+
+/// How often [`Metrics::run_upkeep`] folds observations.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Upper bounds of the buckets of a latency, in seconds: 50 µs to 10 s.
+const LATENCY_BUCKETS: [f64; 17] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+
+const METADATA: Metadata<'static> = Metadata::new("orchd", Level::INFO, None);
+
+/// The figures of one node. A clone is the same figures.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    handle: PrometheusHandle,
+    started: Instant,
+    commands: Family<Counter, 3>,
+    command_duration: Family<Histogram, 2>,
+    queue_depth: Family<Gauge, 1>,
+    messages_dropped: Family<Counter, 1>,
+    messages_refused: Family<Counter, 1>,
+    replies_refused: Family<Counter, 1>,
+    memory_records: Family<Gauge, 1>,
+    index_bytes: Family<Gauge, 1>,
+    connected: Gauge,
+    connections: Counter,
+    connection_errors: Counter,
+    ledger_commits: Counter,
+    ledger_commit_duration: Histogram,
+    ledger_units: Counter,
+    ledger_wal_bytes: Gauge,
+    ledger_storage_full: Gauge,
+    outbox_open: Gauge,
+    index_lag: Gauge,
+    uptime: Gauge,
+    resident_memory: Gauge,
+}
+
+impl Metrics {
+    /// All figures at zero, and `started` now. `version` becomes the label of `orchd_build_info`.
+    #[must_use]
+    pub fn new(version: &'static str) -> Self {
+        let recorder = Arc::new(builder().build_recorder());
+        let r = &recorder;
+        let inner = Inner {
+            handle: recorder.handle(),
+            started: Instant::now(),
+            commands: Family::new(
+                r,
+                "orchd_commands_total",
+                ["service", "verb", "outcome"],
+                "Commands answered, by outcome: ok or an error code.",
+            ),
+            command_duration: Family::new(
+                r,
+                "orchd_command_duration_seconds",
+                ["service", "verb"],
+                "Time from the arrival of a command to its answer.",
+            ),
+            queue_depth: Family::new(
+                r,
+                "orchd_queue_depth",
+                ["queue"],
+                "Entries that wait in a bounded queue.",
+            ),
+            messages_dropped: Family::new(
+                r,
+                "orchd_messages_dropped_total",
+                ["reason"],
+                "Messages that got no answer.",
+            ),
+            messages_refused: Family::new(
+                r,
+                "orchd_messages_refused_total",
+                ["code"],
+                "Messages refused before they reached a service, by error code.",
+            ),
+            replies_refused: Family::new(
+                r,
+                "orchd_replies_refused_total",
+                ["reason"],
+                "Replies that the broker refused for good.",
+            ),
+            memory_records: Family::new(
+                r,
+                "orchd_memory_records",
+                ["layer"],
+                "Records in the ledger, by memory layer.",
+            ),
+            index_bytes: Family::new(
+                r,
+                "orchd_index_bytes",
+                ["layer"],
+                "Size of the search index on disk, by memory layer.",
+            ),
+            connected: gauge(r, "orchd_connected", "1 while connected to the broker, else 0."),
+            connections: counter(r, "orchd_connections_total", "Connections made to the broker."),
+            connection_errors: counter(
+                r,
+                "orchd_connection_errors_total",
+                "Connections to the broker that failed or were lost.",
+            ),
+            ledger_commits: counter(r, "orchd_ledger_commits_total", "Transactions committed by the ledger."),
+            ledger_commit_duration: histogram(
+                r,
+                "orchd_ledger_commit_duration_seconds",
+                "Time that one group commit of the ledger takes.",
+            ),
+            ledger_units: counter(r, "orchd_ledger_units_total", "Units of work committed by the ledger."),
+            ledger_wal_bytes: gauge(
+                r,
+                "orchd_ledger_wal_bytes",
+                "Size of the write-ahead log of the ledger.",
+            ),
+            ledger_storage_full: gauge(
+                r,
+                "orchd_ledger_storage_full",
+                "1 while the ledger has no space to write, else 0.",
+            ),
+            outbox_open: gauge(r, "orchd_outbox_open", "Replies that the broker has not accepted yet."),
+            index_lag: gauge(
+                r,
+                "orchd_index_lag",
+                "Changes of records that the search index has not committed yet.",
+            ),
+            uptime: gauge(r, "orchd_uptime_seconds", "Time since the node started."),
+            resident_memory: gauge(
+                r,
+                "orchd_resident_memory_bytes",
+                "Resident memory of the process, zero where unknown.",
+            ),
+        };
+        Family::<Gauge, 1>::new(r, "orchd_build_info", ["version"], "Always 1; the label tells the version.")
+            .with([version], |g| g.set(1.0));
+        Self(Arc::new(inner))
+    }
+
+    /// A command was answered: `outcome` is `ok` or the name of an error code.
+    pub fn command(
+        &self,
+        service: &'static str,
+        verb: &'static str,
+        outcome: &'static str,
+        elapsed: Duration,
+    ) {
+        self.0.commands.with([service, verb, outcome], |c| c.increment(1));
+        self.0.command_duration.with([service, verb], |h| h.record(elapsed.as_secs_f64()));
+    }
+
+    /// `depth` entries wait in `queue`.
+    pub fn queue_depth(&self, queue: &'static str, depth: usize) {
+        self.0.queue_depth.with([queue], |g| g.set(depth as f64));
+    }
+
+    /// A message got no answer.
+    pub fn message_dropped(&self, reason: &'static str) {
+        self.0.messages_dropped.with([reason], |c| c.increment(1));
+    }
+
+    /// A message was refused with `code` before it reached a service.
+    pub fn message_refused(&self, code: &'static str) {
+        self.0.messages_refused.with([code], |c| c.increment(1));
+    }
+
+    /// The broker refused a reply for good.
+    pub fn reply_refused(&self, reason: &'static str) {
+        self.0.replies_refused.with([reason], |c| c.increment(1));
+    }
+
+    /// A connection to the broker stands.
+    pub fn connected(&self) {
+        self.0.connected.set(1.0);
+        self.0.connections.increment(1);
+    }
+
+    /// The connection was ended on purpose.
+    pub fn disconnected(&self) {
+        self.0.connected.set(0.0);
+    }
+
+    /// A connection failed, or was lost.
+    pub fn connection_error(&self) {
+        self.0.connected.set(0.0);
+        self.0.connection_errors.increment(1);
+    }
+
+    /// The ledger committed `units` units of work in one transaction.
+    pub fn ledger_commit(&self, units: usize, elapsed: Duration) {
+        self.0.ledger_commits.increment(1);
+        self.0.ledger_units.increment(units as u64);
+        self.0.ledger_commit_duration.record(elapsed.as_secs_f64());
+    }
+
+    /// Size of the write-ahead log.
+    pub fn ledger_wal_bytes(&self, bytes: u64) {
+        self.0.ledger_wal_bytes.set(bytes as f64);
+    }
+
+    /// Whether the ledger lacks the space to write.
+    pub fn ledger_storage_full(&self, full: bool) {
+        self.0.ledger_storage_full.set(f64::from(u8::from(full)));
+    }
+
+    /// Replies that the broker has not accepted yet.
+    pub fn outbox_open(&self, rows: u64) {
+        self.0.outbox_open.set(rows as f64);
+    }
+
+    /// Records in a memory layer.
+    pub fn memory_records(&self, layer: &'static str, records: u64) {
+        self.0.memory_records.with([layer], |g| g.set(records as f64));
+    }
+
+    /// Size of a layer's search index on disk.
+    pub fn index_bytes(&self, layer: &'static str, bytes: u64) {
+        self.0.index_bytes.with([layer], |g| g.set(bytes as f64));
+    }
+
+    /// Sequences that the ledger has and the index has not committed.
+    pub fn index_lag(&self, sequences: u64) {
+        self.0.index_lag.set(sequences as f64);
+    }
+
+    /// Time since [`Metrics::new`].
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// All figures in Prometheus' text format, version 0.0.4; those of the process are read now.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.uptime.set(self.uptime().as_secs_f64());
+        self.0.resident_memory.set(process::resident_bytes().unwrap_or_default() as f64);
+        self.0.handle.render()
+    }
+
+    /// Folds single observations into buckets, so that they do not pile up between scrapes.
+    pub fn upkeep(&self) {
+        self.0.handle.run_upkeep();
+    }
+
+    /// Calls [`Metrics::upkeep`] every 5 s until `stop`.
+    pub async fn run_upkeep(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(UPKEEP_EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.upkeep();
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+fn builder() -> PrometheusBuilder {
+    // Only an empty list of buckets is refused.
+    PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS).unwrap_or_default()
+}
+
+fn counter(recorder: &PrometheusRecorder, name: &'static str, help: &'static str) -> Counter {
+    Counter::describe(recorder, name, help);
+    Counter::register(recorder, &Key::from_static_name(name))
+}
+
+fn gauge(recorder: &PrometheusRecorder, name: &'static str, help: &'static str) -> Gauge {
+    Gauge::describe(recorder, name, help);
+    Gauge::register(recorder, &Key::from_static_name(name))
+}
+
+fn histogram(recorder: &PrometheusRecorder, name: &'static str, help: &'static str) -> Histogram {
+    Histogram::describe(recorder, name, help);
+    Histogram::register(recorder, &Key::from_static_name(name))
+}
+
+/// The three kinds of figure, so that one [`Family`] does for all.
+trait Instrument: Clone {
+    fn describe(recorder: &PrometheusRecorder, name: &'static str, help: &'static str);
+    fn register(recorder: &PrometheusRecorder, key: &Key) -> Self;
+}
+
+impl Instrument for Counter {
+    fn describe(recorder: &PrometheusRecorder, name: &'static str, help: &'static str) {
+        recorder.describe_counter(KeyName::from_const_str(name), None, help.into());
+    }
+    fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
+        recorder.register_counter(key, &METADATA)
+    }
+}
+
+impl Instrument for Gauge {
+    fn describe(recorder: &PrometheusRecorder, name: &'static str, help: &'static str) {
+        recorder.describe_gauge(KeyName::from_const_str(name), None, help.into());
+    }
+    fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
+        recorder.register_gauge(key, &METADATA)
+    }
+}
+
+impl Instrument for Histogram {
+    fn describe(recorder: &PrometheusRecorder, name: &'static str, help: &'static str) {
+        recorder.describe_histogram(KeyName::from_const_str(name), None, help.into());
+    }
+    fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
+        recorder.register_histogram(key, &METADATA)
+    }
+}
+
+/// One name with labels, and the handles of the label sets seen so far: a lookup costs no allocation.
+struct Family<I, const N: usize> {
+    recorder: Arc<PrometheusRecorder>,
+    name: &'static str,
+    labels: [&'static str; N],
+    handles: RwLock<HashMap<[&'static str; N], I>>,
+}
+
+impl<I: Instrument, const N: usize> Family<I, N> {
+    fn new(
+        recorder: &Arc<PrometheusRecorder>,
+        name: &'static str,
+        labels: [&'static str; N],
+        help: &'static str,
+    ) -> Self {
+        I::describe(recorder, name, help);
+        Self { recorder: Arc::clone(recorder), name, labels, handles: RwLock::default() }
+    }
+
+    fn with(&self, values: [&'static str; N], act: impl FnOnce(&I)) {
+        // A poisoned lock is still a consistent map: an insert either happened or did not.
+        if let Some(handle) = self.handles.read().unwrap_or_else(PoisonError::into_inner).get(&values) {
+            return act(handle);
+        }
+        let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
+        let values = if handles.len() < MAX_LABEL_SETS { values } else { ["other"; N] };
+        let handle = handles.entry(values).or_insert_with(|| {
+            let labels: Vec<Label> = self
+                .labels
+                .iter()
+                .zip(values)
+                .map(|(&key, value)| Label::from_static_parts(key, value))
+                .collect();
+            I::register(&self.recorder, &Key::from_parts(self.name, labels))
+        });
+        act(handle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    fn busy_node() -> Metrics {
+        let metrics = Metrics::new("1.2.3");
+        metrics.command("conscience", "rules/list", "ok", Duration::from_micros(120));
+        metrics.command("conscience", "rules/list", "invalid", Duration::from_millis(3));
+        metrics.queue_depth("ingress", 3);
+        metrics.message_dropped("queue_full");
+        metrics.message_refused("malformed");
+        metrics.reply_refused("not_authorized");
+        metrics.connected();
+        metrics.ledger_commit(7, Duration::from_micros(900));
+        metrics.ledger_wal_bytes(4096);
+        metrics.memory_records("long_term", 9);
+        metrics.index_bytes("long_term", 1 << 20);
+        metrics.index_lag(2);
+        metrics
+    }
+
+    #[test]
+    fn each_measurement_appears_with_its_labels() {
+        let text = busy_node().render();
+        for line in [
+            r#"orchd_commands_total{service="conscience",verb="rules/list",outcome="ok"} 1"#,
+            r#"orchd_command_duration_seconds_bucket{service="conscience",verb="rules/list",le="0.00005"} 0"#,
+            r#"orchd_command_duration_seconds_bucket{service="conscience",verb="rules/list",le="10"} 2"#,
+            r#"orchd_queue_depth{queue="ingress"} 3"#,
+            "orchd_connected 1",
+            "orchd_ledger_units_total 7",
+            "orchd_ledger_storage_full 0",
+            r#"orchd_memory_records{layer="long_term"} 9"#,
+            r#"orchd_build_info{version="1.2.3"} 1"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "missing {line} in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn two_nodes_in_one_process_keep_their_figures_apart() {
+        let (one, other) = (Metrics::new("a"), Metrics::new("b"));
+        one.connected();
+        assert!(other.render().contains("orchd_connections_total 0"));
+    }
+
+    #[test]
+    fn label_sets_are_bounded_and_the_rest_is_still_counted() {
+        let metrics = Metrics::new("x");
+        let names: Vec<&'static str> =
+            (0..MAX_LABEL_SETS + 100).map(|i| &*Box::leak(i.to_string().into_boxed_str())).collect();
+        for name in names {
+            metrics.message_dropped(name);
+        }
+        let text = metrics.render();
+        assert!(text.contains(r#"orchd_messages_dropped_total{reason="other"} 100"#));
+        assert_eq!(text.matches("orchd_messages_dropped_total{").count(), MAX_LABEL_SETS + 1);
+    }
+
+    #[test]
+    fn promtool_has_no_complaint() {
+        let child = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = match child {
+            Ok(child) => child,
+            Err(error) if std::env::var_os("CI").is_some_and(|v| v == "true") => panic!("promtool: {error}"),
+            Err(_) => {
+                eprintln!("skipped: promtool is not installed");
+                return;
+            }
+        };
+        child.stdin.take().unwrap().write_all(busy_node().render().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    }
+}
