@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, Incoming, PublishOptions, PublishProperties, SubscribeFilter};
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, Incoming, PublishOptions, PublishProperties,
+    SubscribeFilter,
+};
 use tokio::sync::mpsc;
 
 use super::connect::{ConnectOptions, SetupError};
@@ -84,7 +87,9 @@ impl Client {
                 match event_loop.poll().await {
                     Ok(Event::Incoming(Incoming::ConnAck(_))) => return Ok(()),
                     Ok(_) => {}
-                    Err(ConnectionError::ConnectionRefused(code)) => return Err(CallError::Refused(format!("{code:?}"))),
+                    Err(ConnectionError::ConnectionRefused(code)) => {
+                        return Err(CallError::Refused(format!("{code:?}")));
+                    }
                     Err(error) => return Err(CallError::Unreachable(error.to_string())),
                 }
             }
@@ -100,8 +105,10 @@ impl Client {
     /// # Errors
     /// See [`CallError`].
     pub async fn subscribe(&self, filters: &[String]) -> Result<(), CallError> {
-        let filters: Vec<_> = filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce)).collect();
-        let notice = self.client.subscribe_many_tracked(filters).await.map_err(|error| unreachable(&error))?;
+        let filters: Vec<_> =
+            filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce)).collect();
+        let notice =
+            self.client.subscribe_many_tracked(filters).await.map_err(|error| unreachable(&error))?;
         notice.wait_completion_async().await.map_err(|error| CallError::Refused(error.to_string()))
     }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rumqttc::{
-    LastWill, MqttOptions, NetworkOptions, PersistedAckMode, PersistedSession, SessionStore, SessionStoreError,
-    SessionStoreKey, TlsConfiguration, Transport,
+    LastWill, MqttOptions, NetworkOptions, PersistedAckMode, PersistedSession, SessionStore,
+    SessionStoreError, SessionStoreKey, TlsConfiguration, Transport,
 };
 
 use super::RECEIVE_MAXIMUM;

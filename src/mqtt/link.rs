@@ -128,7 +128,9 @@ impl Link {
                     hooks.metrics.connection_error();
                     hooks.presence.disconnected("another client took the session over");
                     hooks.presence.duplicate_name(taken_over);
-                    let pause = TAKEN_OVER_PAUSE.saturating_mul(1 << taken_over.min(8).saturating_sub(1)).min(longest);
+                    let pause = TAKEN_OVER_PAUSE
+                        .saturating_mul(1 << taken_over.min(8).saturating_sub(1))
+                        .min(longest);
                     pause.mul_f64(0.75 + fastrand::f64() / 2.0)
                 }
                 End::Overrun => {
@@ -139,7 +141,11 @@ impl Link {
                 End::Failed { reason, stood } => {
                     hooks.metrics.connection_error();
                     hooks.presence.disconnected(&reason);
-                    if stood && began.elapsed() >= GOOD_AFTER { shortest } else { backoff.next().unwrap_or(longest) }
+                    if stood && began.elapsed() >= GOOD_AFTER {
+                        shortest
+                    } else {
+                        backoff.next().unwrap_or(longest)
+                    }
                 }
             };
             tokio::select! {
@@ -150,7 +156,12 @@ impl Link {
         hooks.metrics.disconnected();
     }
 
-    async fn connect_once(&self, hooks: &Hooks, close: &CancellationToken, renew: &mut watch::Receiver<u64>) -> End {
+    async fn connect_once(
+        &self,
+        hooks: &Hooks,
+        close: &CancellationToken,
+        renew: &mut watch::Receiver<u64>,
+    ) -> End {
         let will = hooks.presence.will();
         let last_will = LastWill::new(
             will.topic,

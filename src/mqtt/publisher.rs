@@ -67,7 +67,11 @@ impl Standing {
             content_type: Some(message.encoding.content_type().to_owned()),
             ..PublishProperties::default()
         };
-        let options = if message.at_least_once { PublishOptions::at_least_once() } else { PublishOptions::at_most_once() };
+        let options = if message.at_least_once {
+            PublishOptions::at_least_once()
+        } else {
+            PublishOptions::at_most_once()
+        };
         let options = options.retain(message.retain).properties(properties);
         let published = async {
             let notice = self.client.publish_tracked(message.topic, message.payload, options).await.ok()?;
@@ -76,7 +80,9 @@ impl Standing {
         match tokio::time::timeout(PUBACK_LIMIT, published).await {
             Ok(Some(Ok(()))) => Publication::Accepted,
             Ok(Some(Err(PublishNoticeError::V5PubAck(reason)))) => refusal(reason),
-            Ok(Some(Err(PublishNoticeError::RetainNotSupported))) => Publication::Refused("retain_not_supported"),
+            Ok(Some(Err(PublishNoticeError::RetainNotSupported))) => {
+                Publication::Refused("retain_not_supported")
+            }
             Ok(Some(Err(_)) | None) | Err(_) => Publication::Unsent,
         }
     }

@@ -53,7 +53,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(options: MqttOptions, filters: Vec<String>, queues: Queues, hooks: Hooks) -> Result<Self, String> {
+    pub(super) fn new(
+        options: MqttOptions,
+        filters: Vec<String>,
+        queues: Queues,
+        hooks: Hooks,
+    ) -> Result<Self, String> {
         let (client, event_loop) = AsyncClient::builder(options)
             .capacity(REQUEST_QUEUE)
             .try_build()
@@ -71,7 +76,11 @@ impl Session {
     }
 
     /// Polls until the connection ends, or `close` is cancelled and the disconnect has gone out.
-    pub(super) async fn run(mut self, standing: &watch::Sender<Option<Standing>>, close: CancellationToken) -> End {
+    pub(super) async fn run(
+        mut self,
+        standing: &watch::Sender<Option<Standing>>,
+        close: CancellationToken,
+    ) -> End {
         let end = self.poll(standing, &close).await;
         standing.send_replace(None);
         self.over.cancel();
@@ -99,7 +108,8 @@ impl Session {
             match event {
                 Ok(Event::Incoming(Incoming::ConnAck(connack))) => {
                     stood = true;
-                    let announced = connack.properties.as_ref().and_then(|properties| properties.max_packet_size);
+                    let announced =
+                        connack.properties.as_ref().and_then(|properties| properties.max_packet_size);
                     let now_standing = Standing {
                         client: self.client.clone(),
                         max_packet_bytes: announced.map_or(usize::MAX, |bytes| bytes as usize),
@@ -142,7 +152,8 @@ impl Session {
         let (client, hooks, over) = (self.client.clone(), self.hooks.clone(), self.over.clone());
         tokio::spawn(async move {
             let subscribed = async {
-                let notice = client.subscribe_many_tracked(filters).await.map_err(|error| error.to_string())?;
+                let notice =
+                    client.subscribe_many_tracked(filters).await.map_err(|error| error.to_string())?;
                 notice.wait_completion_async().await.map_err(|error| error.to_string())
             };
             tokio::select! {
