@@ -4,4 +4,5 @@
 pub mod clock;
 pub mod engine;
 pub mod ledger;
+pub mod memory;
 pub mod wire;
