@@ -235,7 +235,7 @@ impl Thread {
             self.stats.working_since.store(0, Ordering::Release);
         }
         self.process(Vec::new());
-        let _ = self.connection.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
+        self.truncate_wal();
         self.stats.stopped.store(true, Ordering::Release);
     }
 
@@ -385,6 +385,18 @@ impl Thread {
             }
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the reserve could not be taken"),
+        }
+    }
+
+    fn truncate_wal(&self) {
+        let busy =
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        match busy {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::debug!("a reader kept the write-ahead log from being truncated; trying again")
+            }
+            Err(error) => tracing::warn!(%error, "the write-ahead log could not be truncated"),
         }
     }
 

@@ -27,7 +27,7 @@ use crate::engine::{self, Bounds, Engine, Events, Limits, Parts, Registry};
 use crate::gate;
 use crate::ledger::{self, Ledger, OpenError};
 use crate::memory::{self, Memory};
-use crate::mqtt::{ConnectOptions, Hooks, Link, Login, Publisher};
+use crate::mqtt::{ConnectOptions, Hooks, Link, Login};
 use crate::observe::health::STALL_AFTER;
 use crate::observe::systemd::Systemd;
 use crate::observe::{Condition, Health, Metrics, http};
@@ -243,7 +243,11 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let pulse = health.pulse("router");
     spawn(&mut core, "the router", engine.clone().receive(at_least_once, at_most_once, pulse));
     spawn(&mut core, "the broker link", link.run(hooks, running.close_link.clone(), renewals));
-    spawn(&mut core, "the event publisher", events.clone().publish(names, publisher.clone()));
+    spawn(
+        &mut core,
+        "the event publisher",
+        events.clone().publish(names, publisher.clone(), running.stop.clone()),
+    );
     spawn(&mut core, "the monitor", running.clone().monitor());
     spawn(
         &mut core,
@@ -473,7 +477,7 @@ async fn shut_down(
     }
     running.close_link.cancel();
     running.stop.cancel();
-    let ended = async { while core.join_next().await.is_some_and(|_| core.len() > 1) {} };
+    let ended = async { while core.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(GOODBYE_LIMIT, ended).await;
     core.abort_all();
     let (memory, ledger) = (running.memory.clone(), ledger.clone());
@@ -485,6 +489,3 @@ async fn shut_down(
         tracing::warn!("the files took too long to close; the next start recovers them");
     }
 }
-
-/// The publisher's type, for those who hold one.
-pub type NodePublisher = Publisher;
