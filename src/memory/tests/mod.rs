@@ -113,7 +113,7 @@ async fn settle(node: &Node) {
     let left = |connection: &rusqlite::Connection| {
         Ok(connection.query_row("SELECT count(*) FROM memory_change", [], |row| row.get::<_, i64>(0))?)
     };
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while node.ledger.read(left).await.unwrap() > 0 {
         assert!(std::time::Instant::now() < deadline, "the projector never rested");
         tokio::task::yield_now().await;
