@@ -2,5 +2,7 @@
 //! answered from it.
 
 pub mod clock;
+pub mod engine;
+pub mod ledger;
 pub mod observe;
 pub mod wire;

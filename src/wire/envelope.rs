@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::codec::{Encoding, Payload};
-use super::fault::{Code, Fault};
+use super::fault::Fault;
 use crate::clock::Timestamp;
 
 /// Longest `message_id`, `correlation_id` and other identifiers, in bytes.
@@ -98,8 +98,8 @@ struct Head {
 /// Reads a command. The address is returned in any case, so that an error can be answered.
 ///
 /// # Errors
-/// [`Code::Malformed`] when the bytes are neither JSON nor CBOR, or an envelope has members of the wrong type, or one of
-/// our user properties stands twice; [`Code::UnsupportedContent`] for another content type.
+/// `malformed` when the bytes are neither JSON nor CBOR, or an envelope has members of the wrong type, or one of
+/// our user properties stands twice; `unsupported_content` for another content type.
 pub fn decode(properties: &Properties, bytes: &Bytes) -> (Address, Result<Request, Fault>) {
     let mut address = Address {
         reply_to: properties.response_topic.clone(),
@@ -294,6 +294,8 @@ fn next_item(rest: &mut &[u8]) -> Result<ciborium::Value, Fault> {
 mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
+
+    use crate::wire::Code;
 
     use super::*;
 

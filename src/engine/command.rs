@@ -1,0 +1,276 @@
+//! How a service declares its commands.
+//!
+//! A command is declared once: topic, kind, where it may be used, whether it is sensitive, request and response types,
+//! and the function that does it. From that declaration come routing, `topics/`, the help of the command line and the
+//! examples of ACLs. A service lists its commands as [`Entry`] values in a function `commands()`; the node binds them to
+//! the running service.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::jobs::Progress;
+use crate::clock::Timestamp;
+use crate::ledger::Unit;
+use crate::wire::topic::Target;
+use crate::wire::{Fault, Outcome, Payload};
+
+/// What a command does to the node, and so when it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Changes nothing; acknowledged when the broker has accepted the reply.
+    Read,
+    /// One transaction; acknowledged after its COMMIT.
+    Write,
+    /// Accepted in one transaction, done later, finished in another; acknowledged after the first.
+    Job,
+}
+
+impl Kind {
+    /// As it is written in documents.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Job => "job",
+        }
+    }
+}
+
+/// Everything that is known of a command without running it.
+#[derive(Clone)]
+pub struct Declaration {
+    /// First topic level, such as `memory`.
+    pub service: &'static str,
+    /// The rest, such as `rules/set`.
+    pub verb: &'static str,
+    /// One sentence for people.
+    pub summary: &'static str,
+    /// How it runs.
+    pub kind: Kind,
+    /// Where else than under the node's own name it may be used.
+    pub also_on: &'static [Target],
+    /// Whether the gate asks for a signature.
+    pub sensitive: bool,
+    /// Whether it still works while the disk is full.
+    pub when_full: bool,
+    /// The request's schema.
+    pub request: fn(&mut SchemaGenerator) -> Schema,
+    /// The response's schema.
+    pub response: fn(&mut SchemaGenerator) -> Schema,
+}
+
+impl Declaration {
+    /// Service and verb, as in the topic.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.service, self.verb)
+    }
+
+    /// Whether it may be sent to `target`.
+    #[must_use]
+    pub fn reaches(&self, target: Target) -> bool {
+        target == Target::Node || self.also_on.contains(&target)
+    }
+}
+
+/// Who is asking, and when; what a handler may know besides its request.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The principal that the gate identified.
+    pub principal: Arc<str>,
+    /// The command's `message_id`, where it had one.
+    pub message_id: Option<String>,
+    /// When the node received it.
+    pub received: Timestamp,
+}
+
+/// A response and what was degraded while it was made.
+#[derive(Clone, Debug)]
+pub struct Answer<R> {
+    /// The response.
+    pub body: R,
+    /// Parts that were not as they should be, such as `index`.
+    pub degraded: Vec<String>,
+}
+
+impl<R> From<R> for Answer<R> {
+    fn from(body: R) -> Self {
+        Self { body, degraded: Vec::new() }
+    }
+}
+
+/// A boxed future, as handlers return it.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The part of a write that runs in the transaction. It may run more than once, each time in a fresh transaction, so it
+/// must have no effect but through its [`Unit`].
+pub type Effect = Box<dyn FnMut(&mut Unit<'_>) -> Result<Outcome, Fault> + Send>;
+
+type ReadFn = dyn Fn(Call, &Payload) -> BoxFuture<Result<Outcome, Fault>> + Send + Sync;
+type WriteFn = dyn Fn(&Call, &Payload) -> Result<Effect, Fault> + Send + Sync;
+type JobFn = dyn Fn(Call, Payload, Progress) -> BoxFuture<Result<Outcome, Fault>> + Send + Sync;
+type CheckFn = dyn Fn(&Payload) -> Result<(), Fault> + Send + Sync;
+
+/// What a bound command runs.
+#[derive(Clone)]
+pub enum Handler {
+    /// See [`Kind::Read`].
+    Read(Arc<ReadFn>),
+    /// See [`Kind::Write`]: decodes and validates, then leaves what is to be done in the transaction.
+    Write(Arc<WriteFn>),
+    /// See [`Kind::Job`].
+    Job {
+        /// Validates the request before it is accepted.
+        check: Arc<CheckFn>,
+        /// Does it.
+        run: Arc<JobFn>,
+        /// Whether it is safe to start again from the beginning after a crash.
+        repeatable: bool,
+    },
+}
+
+/// A declared command and how to bind it to its service.
+pub struct Entry<S> {
+    /// The declaration.
+    pub declaration: Declaration,
+    bind: Box<dyn Fn(&Arc<S>) -> Handler>,
+}
+
+/// A command that can be run.
+#[derive(Clone)]
+pub struct Command {
+    /// The declaration.
+    pub declaration: Declaration,
+    /// What runs.
+    pub handler: Handler,
+}
+
+fn declare<Q: JsonSchema, R: JsonSchema>(
+    service: &'static str,
+    verb: &'static str,
+    summary: &'static str,
+    kind: Kind,
+) -> Declaration {
+    Declaration {
+        service,
+        verb,
+        summary,
+        kind,
+        also_on: &[],
+        sensitive: false,
+        when_full: false,
+        request: |generator| generator.subschema_for::<Q>(),
+        response: |generator| generator.subschema_for::<R>(),
+    }
+}
+
+impl<S: Send + Sync + 'static> Entry<S> {
+    /// A command that changes nothing.
+    pub fn read<Q, R, F, W>(service: &'static str, verb: &'static str, summary: &'static str, run: F) -> Self
+    where
+        Q: DeserializeOwned + JsonSchema + Send + 'static,
+        R: Serialize + JsonSchema,
+        F: Fn(Arc<S>, Call, Q) -> W + Copy + Send + Sync + 'static,
+        W: Future<Output = Result<Answer<R>, Fault>> + Send + 'static,
+    {
+        let bind = move |state: &Arc<S>| {
+            let state = state.clone();
+            Handler::Read(Arc::new(move |call, payload| {
+                let decoded = payload.decode::<Q>();
+                let state = state.clone();
+                Box::pin(async move {
+                    let answer = run(state, call, decoded?).await?;
+                    Outcome::ok(&answer.body, answer.degraded)
+                })
+            }))
+        };
+        Self { declaration: declare::<Q, R>(service, verb, summary, Kind::Read), bind: Box::new(bind) }
+    }
+
+    /// A command that is one transaction. `prepare` validates the request and returns the effect; neither may block.
+    pub fn write<Q, R, F, E>(
+        service: &'static str,
+        verb: &'static str,
+        summary: &'static str,
+        prepare: F,
+    ) -> Self
+    where
+        Q: DeserializeOwned + JsonSchema,
+        R: Serialize + JsonSchema,
+        F: Fn(&Arc<S>, &Call, Q) -> Result<E, Fault> + Copy + Send + Sync + 'static,
+        E: FnMut(&mut Unit<'_>) -> Result<R, Fault> + Send + 'static,
+    {
+        let bind = move |state: &Arc<S>| {
+            let state = state.clone();
+            Handler::Write(Arc::new(move |call, payload| {
+                let mut effect = prepare(&state, call, payload.decode::<Q>()?)?;
+                Ok(Box::new(move |unit| Outcome::ok(&effect(unit)?, Vec::new())))
+            }))
+        };
+        Self { declaration: declare::<Q, R>(service, verb, summary, Kind::Write), bind: Box::new(bind) }
+    }
+
+    /// Long work. `run` reports its progress, and returns early when [`Progress::cancelled`] says so.
+    pub fn job<Q, R, F, W>(
+        service: &'static str,
+        verb: &'static str,
+        summary: &'static str,
+        repeatable: bool,
+        run: F,
+    ) -> Self
+    where
+        Q: DeserializeOwned + JsonSchema + Send + 'static,
+        R: Serialize + JsonSchema,
+        F: Fn(Arc<S>, Call, Q, Progress) -> W + Copy + Send + Sync + 'static,
+        W: Future<Output = Result<Answer<R>, Fault>> + Send + 'static,
+    {
+        let bind = move |state: &Arc<S>| {
+            let state = state.clone();
+            Handler::Job {
+                check: Arc::new(|payload| payload.decode::<Q>().map(drop)),
+                run: Arc::new(move |call, payload, progress| {
+                    let state = state.clone();
+                    Box::pin(async move {
+                        let answer = run(state, call, payload.decode::<Q>()?, progress).await?;
+                        Outcome::ok(&answer.body, answer.degraded)
+                    })
+                }),
+                repeatable,
+            }
+        };
+        Self { declaration: declare::<Q, R>(service, verb, summary, Kind::Job), bind: Box::new(bind) }
+    }
+
+    /// May also be sent to `targets`.
+    #[must_use]
+    pub const fn also_on(mut self, targets: &'static [Target]) -> Self {
+        self.declaration.also_on = targets;
+        self
+    }
+
+    /// Needs a signature once the gate asks for one.
+    #[must_use]
+    pub const fn sensitive(mut self) -> Self {
+        self.declaration.sensitive = true;
+        self
+    }
+
+    /// Still works while the disk is full.
+    #[must_use]
+    pub const fn when_full(mut self) -> Self {
+        self.declaration.when_full = true;
+        self
+    }
+
+    /// The command of a running service.
+    #[must_use]
+    pub fn bind(&self, service: &Arc<S>) -> Command {
+        Command { declaration: self.declaration.clone(), handler: (self.bind)(service) }
+    }
+}

@@ -1,0 +1,4 @@
+//! Gives a command its guarantees.
+
+pub mod command;
+pub mod jobs;

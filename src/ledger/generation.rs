@@ -1,0 +1,236 @@
+//! The state folder: one generation is current, and one process holds it.
+//!
+//! ```text
+//! state/            0700
+//!   lock            held by the running process
+//!   current         symlink to the generation in use, replaced by one rename
+//!   gen-1/          0700
+//!     ledger.db     0600
+//!     index/        the search index, a projection of the ledger
+//!   reserve         given up when the disk is full
+//! ```
+//!
+//! A restore or rollback prepares the next generation beside the current one and switches; the old one stays until the
+//! operator removes it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// Why a state folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerationError {
+    /// Another process holds it.
+    #[error("{}: another orchd is running on this state folder; stop it first, or give this one a folder of its own", .0.display())]
+    Locked(PathBuf),
+    /// Generations are there, but none is current.
+    #[error(
+        "{}: holds generations but no valid `current`; point it at the right one with `ln -sfn gen-N {}/current`",
+        .0.display(), .0.display()
+    )]
+    NoCurrent(PathBuf),
+    /// The file system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> GenerationError {
+    let path = path.to_owned();
+    move |source| GenerationError::Io { path, source }
+}
+
+/// The current generation, locked for this process until dropped.
+#[derive(Debug)]
+pub struct Generation {
+    state: PathBuf,
+    path: PathBuf,
+    number: u64,
+    _lock: File,
+}
+
+impl Generation {
+    /// Locks `state`, creating it when it is empty, and finds the current generation.
+    ///
+    /// # Errors
+    /// See [`GenerationError`].
+    pub fn open(state: &Path) -> Result<Self, GenerationError> {
+        create_private_dir(state)?;
+        let lock = lock(state)?;
+        let current = state.join("current");
+        let number = match fs::read_link(&current) {
+            Ok(target) => number_of(&target).ok_or_else(|| GenerationError::NoCurrent(state.to_owned()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !generations(state)?.is_empty() {
+                    return Err(GenerationError::NoCurrent(state.to_owned()));
+                }
+                // The link first: a crash between the two leaves nothing that looks like lost data.
+                point_current(state, 1)?;
+                1
+            }
+            Err(source) => return Err(GenerationError::Io { path: current, source }),
+        };
+        let path = folder(state, number);
+        if !path.is_dir() {
+            if !generations(state)?.is_empty() {
+                return Err(GenerationError::NoCurrent(state.to_owned()));
+            }
+            create_private_dir(&path)?;
+            sync_dir(state)?;
+        }
+        let database = path.join(super::LEDGER_FILE);
+        create_private_file(&database)?;
+        Ok(Self { state: state.to_owned(), path, number, _lock: lock })
+    }
+
+    /// The generation's folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its number, from 1.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Makes the folder for the next generation, empty. It is not in use before [`Generation::switch_to`].
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn prepare_next(&self) -> Result<(u64, PathBuf), GenerationError> {
+        let next = generations(&self.state)?.into_iter().max().unwrap_or(self.number) + 1;
+        let path = folder(&self.state, next);
+        create_private_dir(&path)?;
+        Ok((next, path))
+    }
+
+    /// Makes `number` current, by one rename, durably.
+    ///
+    /// # Errors
+    /// When the file system refuses; the present generation stays current then.
+    pub fn switch_to(&self, number: u64) -> Result<(), GenerationError> {
+        sync_dir(&folder(&self.state, number))?;
+        point_current(&self.state, number)
+    }
+}
+
+fn folder(state: &Path, number: u64) -> PathBuf {
+    state.join(format!("gen-{number}"))
+}
+
+fn number_of(name: &Path) -> Option<u64> {
+    name.to_str()?.strip_prefix("gen-")?.parse().ok()
+}
+
+fn generations(state: &Path) -> Result<Vec<u64>, GenerationError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(state).map_err(io_error(state))? {
+        let entry = entry.map_err(io_error(state))?;
+        found.extend(number_of(Path::new(&entry.file_name())));
+    }
+    Ok(found)
+}
+
+fn lock(state: &Path) -> Result<File, GenerationError> {
+    let path = state.join("lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(io_error(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(GenerationError::Locked(state.to_owned())),
+        Err(fs::TryLockError::Error(source)) => Err(GenerationError::Io { path, source }),
+    }
+}
+
+fn point_current(state: &Path, number: u64) -> Result<(), GenerationError> {
+    let fresh = state.join("current.new");
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&fresh)(error)),
+        _ => {}
+    }
+    symlink(format!("gen-{number}"), &fresh).map_err(io_error(&fresh))?;
+    let current = state.join("current");
+    fs::rename(&fresh, &current).map_err(io_error(&current))?;
+    sync_dir(state)
+}
+
+/// Creates `path` with mode 0700, with its parents, or tightens what is there.
+pub(crate) fn create_private_dir(path: &Path) -> Result<(), GenerationError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error(path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io_error(path))
+}
+
+fn create_private_file(path: &Path) -> Result<(), GenerationError> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(io_error(path))?;
+    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(io_error(path))
+}
+
+/// Makes renames and new names in `path` durable.
+pub(crate) fn sync_dir(path: &Path) -> Result<(), GenerationError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_refused_while_the_first_holds_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Generation::open(dir.path()).unwrap();
+        assert!(matches!(Generation::open(dir.path()), Err(GenerationError::Locked(_))));
+        drop(first);
+        assert_eq!(Generation::open(dir.path()).unwrap().number(), 1);
+    }
+
+    #[test]
+    fn generations_without_a_valid_current_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Generation::open(dir.path()).unwrap());
+        fs::remove_file(dir.path().join("current")).unwrap();
+        assert!(matches!(Generation::open(dir.path()), Err(GenerationError::NoCurrent(_))));
+        symlink("gen-7", dir.path().join("current")).unwrap();
+        assert!(matches!(Generation::open(dir.path()), Err(GenerationError::NoCurrent(_))));
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_off_after_the_link_is_taken_up_again() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("gen-1", dir.path().join("current")).unwrap();
+        assert_eq!(Generation::open(dir.path()).unwrap().number(), 1);
+    }
+
+    #[test]
+    fn a_switch_is_seen_by_the_next_start_and_files_are_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Generation::open(dir.path()).unwrap();
+        let (number, path) = first.prepare_next().unwrap();
+        fs::write(path.join("marker"), b"").unwrap();
+        first.switch_to(number).unwrap();
+        drop(first);
+        let second = Generation::open(dir.path()).unwrap();
+        assert!(second.path().join("marker").exists());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(dir.path()), 0o700);
+        assert_eq!(mode(second.path()), 0o700);
+        assert_eq!(mode(&second.path().join(super::super::LEDGER_FILE)), 0o600);
+    }
+}

@@ -1,0 +1,227 @@
+//! The node's one source of truth: a SQLite database with one writer.
+//!
+//! - What was answered `ok` is on disk: WAL with `synchronous=FULL`, and no result leaves the writer before COMMIT.
+//! - Commands commit in groups: many units of work, one fsync. Each runs in a savepoint of its own.
+//! - Each unit leaves an audit record in the same transaction, refused or not; the records are hash-chained.
+//! - Readers see a snapshot and hold it for at most a second.
+//! - When the disk is full the ledger says so, keeps working for what makes room, and recovers by itself.
+//!
+//! Nothing here knows a command, a topic or a service: services bring their SQL and get a [`Unit`] or a
+//! [`rusqlite::Connection`].
+
+pub mod audit;
+mod fault;
+pub mod generation;
+pub mod migrate;
+mod readers;
+mod reserve;
+mod unit;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::wire::Fault;
+
+pub use generation::{Generation, GenerationError};
+pub use migrate::MigrateError;
+pub use unit::{Unit, Work};
+pub use writer::WriterStats;
+
+/// The name of the database inside a generation folder.
+pub const LEDGER_FILE: &str = "ledger.db";
+
+/// "orch", so that `file` and we ourselves can tell our database from another's.
+const APPLICATION_ID: i32 = 0x6f72_6368;
+
+/// How the ledger is kept.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes set aside for the time when the disk is full.
+    pub reserve_bytes: u64,
+    /// Size in bytes from which the WAL is truncated.
+    pub wal_limit_bytes: u64,
+    /// Read-only connections.
+    pub readers: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { reserve_bytes: 32 << 20, wal_limit_bytes: 64 << 20, readers: 2 }
+    }
+}
+
+/// Why the ledger could not be opened. For the operator: names files and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The state folder is not as it should be.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// The schema could not be brought up to date.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The database could not be opened or is damaged.
+    #[error("{}: {source}; restore a backup, or move the file away to start empty", path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The writer thread or the reserve file could not be made.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// The open ledger. Cheap to clone; the database closes when the last clone is gone and [`Ledger::close`] was called.
+#[derive(Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    generation: Generation,
+    writer: writer::Writer,
+    readers: readers::Readers,
+    clock: Clock,
+}
+
+impl Ledger {
+    /// Opens the ledger under `state_dir`, creating or migrating it where needed, and starts its writer.
+    ///
+    /// Blocks: call it before serving, or on a thread of its own.
+    ///
+    /// # Errors
+    /// When another process holds the folder, the schema is newer than this program, or the file system refuses.
+    pub fn open(state_dir: &Path, options: &Options, clock: Clock) -> Result<Self, OpenError> {
+        let generation = Generation::open(state_dir)?;
+        let path = generation.path().join(LEDGER_FILE);
+        let database = |source| OpenError::Database { path: path.clone(), source };
+        let mut connection = open_writable(&path).map_err(database)?;
+        migrate::migrate(&mut connection, generation.path(), migrate::MIGRATIONS)?;
+        let reserve = reserve::Reserve::open(&state_dir.join("reserve"), options.reserve_bytes)
+            .map_err(|source| OpenError::Io { path: state_dir.join("reserve"), source })?;
+        let writer =
+            writer::Writer::start(connection, &path, reserve, options.wal_limit_bytes, clock.clone())
+                .map_err(database)?;
+        let readers = readers::Readers::new(path.clone(), options.readers);
+        Ok(Self { shared: Arc::new(Shared { generation, writer, readers, clock }) })
+    }
+
+    /// The folder of the present generation, for what is kept beside the database.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.shared.generation.path()
+    }
+
+    /// The clock that stamps units.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// What the writer has done since it started, and how it is.
+    #[must_use]
+    pub fn stats(&self) -> &WriterStats {
+        self.shared.writer.stats()
+    }
+
+    /// Runs `read` on a read-only snapshot, off the async runtime. It is cut off after one second.
+    ///
+    /// # Errors
+    /// What `read` returns; `expired` when it was cut off, `busy` when no reader came free in time.
+    pub async fn read<T, F>(&self, read: F) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    {
+        self.shared.readers.read(read).await
+    }
+
+    /// As [`Ledger::read`], on the calling thread; for threads that may block.
+    ///
+    /// # Errors
+    /// As [`Ledger::read`].
+    pub fn read_blocking<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.shared.readers.read_blocking(read)
+    }
+
+    /// Runs `write` as one unit of work that nobody asked for and that leaves no audit record: the housekeeping of a
+    /// service. Resolves after COMMIT. `write` may run more than once, each time in a fresh transaction, and must take at
+    /// most 5 ms.
+    ///
+    /// # Errors
+    /// What `write` returns; `storage_full`, or `internal` when the ledger has stopped.
+    pub async fn write<T, F>(&self, write: F) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Unit<'_>) -> Result<T, Fault> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        self.submit(Box::new(unit::Housekeeping::new(write, sender))).await?;
+        receiver.await.map_err(|_| Fault::internal())?
+    }
+
+    /// Hands `work` to the writer; waits while its queue is full. The work learns its result by
+    /// [`Work::finish`].
+    ///
+    /// # Errors
+    /// `internal` when the writer has stopped; the work is dropped then.
+    pub async fn submit(&self, work: Box<dyn Work>) -> Result<(), Fault> {
+        self.shared.writer.submit(work).await
+    }
+
+    /// Queues an audit record for the next group commit, at most 50 ms from now.
+    ///
+    /// # Errors
+    /// `busy` when too many wait: what cannot be recorded is not done.
+    pub fn note(&self, entry: audit::Entry) -> Result<(), Fault> {
+        self.shared.writer.note(entry)
+    }
+
+    /// Units of work that wait or run.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.shared.writer.queued()
+    }
+
+    /// Whether the disk is full, so that only what makes room is done.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.stats().is_full()
+    }
+
+    /// Commits what is queued, truncates the WAL and closes. Blocks.
+    pub fn close(&self) {
+        self.shared.writer.stop();
+    }
+}
+
+/// Opens a database for writing and sets what does not last: see the module's promises.
+fn open_writable(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let connection = Connection::open(path)?;
+    // Before the first table, because it cannot be turned on later.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // Forgotten content is overwritten, not just unlinked.
+    connection.pragma_update(None, "secure_delete", true)?;
+    connection.pragma_update(None, "cache_size", -4096)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! The reserve: blocks set aside so that a node whose disk is full can still make room.
+//!
+//! It is taken back only once there is space for it and half as much again. Otherwise giving it up would look like space
+//! having returned, and the node would go back and forth.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+pub(super) struct Reserve {
+    path: PathBuf,
+    bytes: u64,
+    held: bool,
+}
+
+impl Reserve {
+    /// Takes the reserve, or notes that there is no space for it.
+    pub(super) fn open(path: &Path, bytes: u64) -> io::Result<Self> {
+        let mut reserve = Self { path: path.to_owned(), bytes, held: false };
+        reserve.held = fs::metadata(path).is_ok_and(|found| found.len() >= bytes);
+        if !reserve.held {
+            reserve.take()?;
+        }
+        Ok(reserve)
+    }
+
+    /// Whether it is there.
+    pub(super) const fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Gives the blocks back to the file system.
+    pub(super) fn give_up(&mut self) {
+        self.held = false;
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(%error, "the reserve file could not be removed");
+        }
+    }
+
+    /// Takes it again if there is space for it and half as much; whether it is held afterwards.
+    pub(super) fn take(&mut self) -> io::Result<bool> {
+        if self.held {
+            return Ok(true);
+        }
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let space = rustix::fs::statvfs(folder)?;
+        if space.f_bavail.saturating_mul(space.f_frsize) < self.bytes + self.bytes / 2 {
+            return Ok(false);
+        }
+        let allocated = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&self.path)
+            .and_then(|file| self.allocate(&file));
+        match allocated {
+            Ok(()) => self.held = true,
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => self.give_up(),
+            Err(error) => return Err(error),
+        }
+        Ok(self.held)
+    }
+
+    fn allocate(&self, mut file: &File) -> io::Result<()> {
+        match fallocate(file, FallocateFlags::empty(), 0, self.bytes) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::OPNOTSUPP) => {
+                let block = [0; 64 << 10];
+                let mut left = self.bytes;
+                while left > 0 {
+                    let n = left.min(block.len() as u64) as usize;
+                    file.write_all(&block[..n])?;
+                    left -= n as u64;
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        file.sync_all()
+    }
+}
