@@ -2,6 +2,7 @@
 //! answered from it.
 
 pub mod clock;
+pub mod conscience;
 pub mod engine;
 pub mod ledger;
 pub mod observe;

@@ -19,8 +19,10 @@ pub struct Migration {
 }
 
 /// Every step there is, in order.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { number: 1, sql: include_str!("../../migrations/0001_engine.sql") }];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, sql: include_str!("../../migrations/0001_engine.sql") },
+    Migration { number: 3, sql: include_str!("../../migrations/0003_conscience.sql") },
+];
 
 /// Why the schema could not be brought up to date, or not back.
 #[derive(Debug, thiserror::Error)]
