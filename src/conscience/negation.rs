@@ -74,7 +74,10 @@ pub(super) fn cancels(tokens: &[Token], first: usize, listed: impl Fn(usize) -> 
             _ if words::undoes(word) => seen.undone += 1,
             _ => {
                 if let Some(reach) = words::prevents(word) {
-                    seen.denial(between <= reach && (!bare || relative));
+                    let binds = !bare || relative || word == "no" && between == 0;
+                    // "never let a day go by without harming": its own clause may deny the denial.
+                    let denied = word == "without" && is_denied(tokens, at);
+                    seen.denial(between <= reach && binds && !denied);
                 }
                 lets |= words::lets(word);
             }
@@ -112,6 +115,13 @@ fn reaches(tokens: &[Token], at: usize, first: usize, bare: bool, lets: bool) ->
         || lets
         || words::carries(&tokens[first - 1].word)
         || tokens[first].before == Break::Comma
+}
+
+/// Whether a negator stands before word `at`, with no punctuation between.
+fn is_denied(tokens: &[Token], at: usize) -> bool {
+    (at.saturating_sub(LOOK_BACK)..at).rev().take_while(|&i| tokens[i + 1].before == Break::None).any(|i| {
+        words::is_negator(&tokens[i].word) || matches!(tokens[i].word.as_str(), "no" | "nobody" | "nothing")
+    })
 }
 
 /// "want you to", "order anyone to": the word before "to" is the one who is told.

@@ -174,6 +174,28 @@ pub(super) fn ends_negation(word: &str) -> bool {
     )
 }
 
+/// Verbs for which a participle describes whom they are for: "treat injured people".
+pub(super) fn helps(word: &str) -> bool {
+    matches!(
+        word,
+        "help"
+            | "treat"
+            | "support"
+            | "assist"
+            | "comfort"
+            | "rescue"
+            | "save"
+            | "protect"
+            | "shelter"
+            | "feed"
+            | "heal"
+            | "identify"
+            | "find"
+            | "visit"
+            | "interview"
+    )
+}
+
 /// Subjects that open a clause of their own.
 pub(super) fn is_subject(word: &str) -> bool {
     matches!(word, "i" | "we" | "he" | "she" | "they")
