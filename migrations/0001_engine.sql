@@ -22,7 +22,7 @@ CREATE TABLE outbox (
     due_at           INTEGER NOT NULL,           -- not published before
     open             INTEGER NOT NULL            -- 1 until accepted, refused for good or expired
 ) STRICT;
-CREATE INDEX outbox_open ON outbox (due_at, id) WHERE open = 1;
+CREATE INDEX outbox_open ON outbox (id) WHERE open = 1;
 
 -- Which commands took effect, by who sent them and under which message_id.
 CREATE TABLE inbox (

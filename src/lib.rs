@@ -1,9 +1,31 @@
 //! `orchd`, the agent of an ORCH node: commands come in over MQTT, take effect once in the ledger, and are
 //! answered from it.
+//!
+//! The map of the house, in the direction that data flows:
+//!
+//! - [`mqtt`] talks to the broker, and is alone in knowing the client library; [`tls`] makes its TLS 1.3.
+//! - [`wire`] decodes and encodes what travels: topics, envelopes, error codes. Pure.
+//! - [`gate`] decides who asks and whether they may.
+//! - [`engine`] gives each command its guarantees: once, answered, in time.
+//! - [`ledger`] is the one source of truth, a SQLite database with one writer.
+//! - [`conscience`] judges actions by rules.
+//! - [`observe`] says how things are: metrics, health, logs.
+//! - [`config`] is what the operator wrote, checked.
+//! - [`broker`] is the embedded broker of the demo, of small sites, and of the tests.
+//!
+//! Imports point one way: cli → node → mqtt, engine, services → ledger, wire.
 
+pub mod broker;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod conscience;
 pub mod engine;
+pub mod gate;
 pub mod ledger;
+pub mod memory;
+pub mod mqtt;
+pub mod node;
 pub mod observe;
+pub mod tls;
 pub mod wire;

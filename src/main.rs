@@ -1,3 +1,5 @@
+//! Arguments in, exit code out.
+
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    orchd::cli::main(std::env::args_os())
 }

@@ -112,10 +112,12 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// must have no effect but through its [`Unit`].
 pub type Effect = Box<dyn FnMut(&mut Unit<'_>) -> Result<Outcome, Fault> + Send>;
 
-type ReadFn = dyn Fn(Call, &Payload) -> BoxFuture<Result<Outcome, Fault>> + Send + Sync;
-type WriteFn = dyn Fn(&Call, &Payload) -> Result<Effect, Fault> + Send + Sync;
+pub(super) type ReadFn = dyn Fn(Call, &Payload) -> BoxFuture<Result<Outcome, Fault>> + Send + Sync;
+pub(super) type WriteFn = dyn Fn(&Call, &Payload) -> Result<Effect, Fault> + Send + Sync;
 type JobFn = dyn Fn(Call, Payload, Progress) -> BoxFuture<Result<Outcome, Fault>> + Send + Sync;
 type CheckFn = dyn Fn(&Payload) -> Result<(), Fault> + Send + Sync;
+
+type BindFn<S> = dyn Fn(&Arc<S>) -> Handler;
 
 /// What a bound command runs.
 #[derive(Clone)]
@@ -139,7 +141,7 @@ pub enum Handler {
 pub struct Entry<S> {
     /// The declaration.
     pub declaration: Declaration,
-    bind: Box<dyn Fn(&Arc<S>) -> Handler>,
+    bind: Box<BindFn<S>>,
 }
 
 /// A command that can be run.

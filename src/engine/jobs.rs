@@ -1,10 +1,27 @@
 //! Long work: accepted durably, run with a deadline, answered once.
 
-use tokio::sync::watch;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::asked::{Asked, Channel};
+use super::command::{Call, Handler};
+use super::outbox::{self, Route, Stored};
+use super::transaction::pending;
+use super::{Engine, guarded, inbox};
+use crate::clock::Timestamp;
+use crate::ledger::{Unit, Work, audit};
+use crate::wire::{Code, Encoding, Fault, Outcome, Payload, Reply, Status};
+
 /// How far a job is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// Parts done.
     pub done: u64,
@@ -42,5 +59,346 @@ impl Progress {
     /// Resolves when the job should end early.
     pub async fn cancelled(&self) {
         self.cancelled.cancelled().await;
+    }
+}
+
+/// Jobs that may be accepted and not yet finished.
+const OPEN_JOBS: usize = 64;
+
+/// How often a running job's progress is told at most.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a cancelled job may take to end by itself.
+const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a finished job can be looked up.
+const KEEP_FINISHED: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// The jobs of this process. A clone is the same jobs.
+#[derive(Clone)]
+pub struct Jobs(Arc<Shared>);
+
+struct Shared {
+    slots: Arc<Semaphore>,
+    running: Mutex<HashMap<String, CancellationToken>>,
+}
+
+/// A job as others see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Job {
+    /// Its id.
+    pub job_id: String,
+    /// Service and verb.
+    pub command: String,
+    /// Who asked for it.
+    pub principal: String,
+    /// `accepted`, `running`, `succeeded`, `failed`, `cancelled` or `interrupted`.
+    pub state: String,
+    /// When it was accepted.
+    pub accepted: Timestamp,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Timestamp>,
+}
+
+/// What is told on `events/jobs`.
+#[derive(Serialize)]
+struct News<'a> {
+    job_id: &'a str,
+    command: &'a str,
+    state: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<Step>,
+}
+
+/// A job that is to be run.
+pub(super) struct Accepted {
+    id: String,
+    command: String,
+    call: Call,
+    payload: Payload,
+    route: Route,
+    time_left: Duration,
+    local: Option<oneshot::Sender<Reply>>,
+}
+
+impl Jobs {
+    /// Room for `at_once` jobs to run at the same time.
+    #[must_use]
+    pub fn new(at_once: usize) -> Self {
+        Self(Arc::new(Shared { slots: Arc::new(Semaphore::new(at_once)), running: Mutex::default() }))
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.running().len() >= OPEN_JOBS
+    }
+
+    /// Asks a job to end early. `false` when it does not run here.
+    #[must_use]
+    pub fn cancel(&self, id: &str) -> bool {
+        let running = self.running();
+        let found = running.get(id);
+        found.inspect(|token| token.cancel());
+        found.is_some()
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, CancellationToken>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The answer to a repeat of a job's command while the job runs.
+pub(super) fn still_running(job: &str) -> Result<Outcome, Fault> {
+    #[derive(Serialize)]
+    struct StillRunning<'a> {
+        job_id: &'a str,
+        state: &'static str,
+    }
+    Outcome::ok(&StillRunning { job_id: job, state: "running" }, Vec::new())
+}
+
+fn from_row(row: &Row<'_>) -> Result<Job, rusqlite::Error> {
+    Ok(Job {
+        job_id: row.get(0)?,
+        command: row.get(1)?,
+        principal: row.get(2)?,
+        state: row.get(3)?,
+        accepted: Timestamp::from_millis(row.get(4)?),
+        finished: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_millis),
+    })
+}
+
+/// The job with this id.
+///
+/// # Errors
+/// `not_found`.
+pub fn get(connection: &Connection, id: &str) -> Result<Job, Fault> {
+    connection
+        .prepare_cached(
+            "SELECT id, command, principal, state, accepted_at, finished_at FROM job WHERE id = ?1",
+        )?
+        .query_row([id], from_row)
+        .optional()?
+        .ok_or_else(|| Fault::not_found("no such job"))
+}
+
+/// The newest `limit` jobs.
+///
+/// # Errors
+/// What the ledger says.
+pub fn list(connection: &Connection, limit: u32) -> Result<Vec<Job>, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, command, principal, state, accepted_at, finished_at FROM job ORDER BY accepted_at DESC, id DESC LIMIT ?1",
+    )?;
+    let jobs = statement.query_map([limit], from_row)?.collect::<Result<_, _>>()?;
+    Ok(jobs)
+}
+
+/// Forgets jobs that ended long ago, unless a repeat of their command may still ask for the answer.
+pub(super) fn prune(unit: &Unit<'_>, inbox_before: Timestamp) -> Result<(), Fault> {
+    let before = unit.now().plus_millis(-(KEEP_FINISHED.as_millis() as i64)).min(inbox_before);
+    unit.prepare_cached("DELETE FROM job WHERE id IN (SELECT id FROM job WHERE finished_at < ?1 LIMIT 100)")?
+        .execute([before.millis()])?;
+    Ok(())
+}
+
+impl Engine {
+    /// A job has been accepted, and that is committed.
+    pub(super) fn start_job(&self, id: String, asked: Asked) {
+        let local = match asked.channel {
+            Channel::Mqtt(ack) => {
+                ack.complete();
+                None
+            }
+            Channel::Local(sender) => Some(sender),
+        };
+        let Asked { command, call, payload, route, time_left, .. } = asked;
+        self.spawn_job(Accepted { id, command, call, payload, route, time_left, local });
+    }
+
+    /// Takes up the jobs of an earlier run: those that are safe to repeat, again from their beginning; the others are
+    /// answered `interrupted`.
+    pub(super) fn recover_jobs(&self) -> Result<(), Fault> {
+        let time_left = self.inner.limits.job_deadline;
+        let open = self.inner.ledger.read_blocking(|connection| {
+            let mut statement = connection.prepare(
+                "SELECT id, command, principal, message_id, payload, cbor, reply_topic, correlation_data, correlation_id,
+                        expires_at, accepted_at
+                 FROM job WHERE state IN ('accepted', 'running') ORDER BY accepted_at",
+            )?;
+            let rows = statement.query_map([], |row| {
+                let encoding = if row.get(5)? { Encoding::Cbor } else { Encoding::Json };
+                let message_id: Option<String> = row.get(3)?;
+                let accepted = Timestamp::from_millis(row.get(10)?);
+                Ok(Accepted {
+                    id: row.get(0)?,
+                    command: row.get(1)?,
+                    call: Call { principal: row.get(2)?, message_id: message_id.clone(), received: accepted },
+                    payload: Payload::new(encoding, row.get::<_, Vec<u8>>(4)?.into()),
+                    route: Route {
+                        topic: row.get(6)?,
+                        correlation_data: row.get::<_, Option<Vec<u8>>>(7)?.map(Bytes::from),
+                        correlation_id: row.get(8)?,
+                        encoding,
+                        in_reply_to: message_id,
+                        expires_at: Timestamp::from_millis(row.get(9)?),
+                        due_at: accepted,
+                    },
+                    time_left,
+                    local: None,
+                })
+            })?;
+            Ok(rows.collect::<Result<Vec<_>, _>>()?)
+        })?;
+        for job in open {
+            tracing::info!(job = job.id, command = job.command, "a job of an earlier run is taken up");
+            self.spawn_job(job);
+        }
+        Ok(())
+    }
+
+    fn spawn_job(&self, job: Accepted) {
+        let cancel = CancellationToken::new();
+        self.inner.jobs.running().insert(job.id.clone(), cancel.clone());
+        self.tell_job(&job, "accepted", None);
+        let engine = self.clone();
+        let recovered = job.local.is_none() && job.call.received < self.inner.started;
+        self.inner.tasks.spawn_on(
+            async move {
+                let (id, closing) = (job.id.clone(), engine.inner.closing.clone());
+                tokio::select! {
+                    // Left as it is: the next start takes it up.
+                    () = closing.cancelled() => {}
+                    () = engine.run_job(job, cancel, recovered) => {}
+                }
+                engine.inner.jobs.running().remove(&id);
+            },
+            &self.inner.runtime,
+        );
+    }
+
+    async fn run_job(&self, job: Accepted, cancel: CancellationToken, recovered: bool) {
+        let handler = self.inner.registry.get(&job.command).map(|command| command.handler.clone());
+        let Some(Handler::Job { run, repeatable, .. }) = handler else {
+            return self.finish_job(job, "interrupted", interrupted().into()).await;
+        };
+        if recovered && !repeatable {
+            return self.finish_job(job, "interrupted", interrupted().into()).await;
+        }
+        let Ok(_slot) = self.inner.jobs.0.slots.clone().acquire_owned().await else { return };
+        let id = job.id.clone();
+        let marked = self.inner.ledger.write(move |unit| {
+            Ok(unit.execute("UPDATE job SET state = 'running' WHERE id = ?1", [&id]).map(drop)?)
+        });
+        if let Err(error) = marked.await {
+            tracing::warn!(%error, job = job.id, "a job could not be marked as running");
+        }
+        self.tell_job(&job, "running", None);
+
+        let (progress, mut steps, told_to_end) = Progress::new();
+        let work = guarded(run(job.call.clone(), job.payload.clone(), progress), job.time_left);
+        tokio::pin!(work);
+        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut work => break outcome,
+                () = cancel.cancelled(), if !told_to_end.is_cancelled() => {
+                    told_to_end.cancel();
+                    match tokio::time::timeout(CANCEL_GRACE, &mut work).await {
+                        Ok(outcome) => break outcome,
+                        Err(_) => break Fault::new(Code::Interrupted, "the job was cancelled").into(),
+                    }
+                }
+                _ = ticks.tick() => if steps.has_changed().unwrap_or(false) {
+                    let step = *steps.borrow_and_update();
+                    self.tell_job(&job, "running", Some(step));
+                },
+            }
+        };
+        let state = match outcome.status {
+            Status::Ok => "succeeded",
+            Status::Error if cancel.is_cancelled() => "cancelled",
+            Status::Error => "failed",
+        };
+        self.finish_job(job, state, outcome).await;
+    }
+
+    async fn finish_job(&self, job: Accepted, state: &'static str, outcome: Outcome) {
+        self.tell_job(&job, state, None);
+        let stored = Stored::new(job.command.clone(), outcome, self.inner.clock.now());
+        let finish = Finish { engine: self.clone(), job, state, stored, row: None };
+        if let Err(error) = self.inner.ledger.submit(Box::new(finish)).await {
+            tracing::error!(%error, "the ledger's writer is gone");
+        }
+    }
+
+    fn tell_job(&self, job: &Accepted, state: &str, progress: Option<Step>) {
+        self.inner.events.tell("jobs", &News { job_id: &job.id, command: &job.command, state, progress });
+    }
+}
+
+fn interrupted() -> Fault {
+    Fault::new(Code::Interrupted, "a restart cut the job off; ask again if it is still wanted")
+}
+
+/// The transaction with a job's outcome.
+struct Finish {
+    engine: Engine,
+    job: Accepted,
+    state: &'static str,
+    stored: Stored,
+    row: Option<i64>,
+}
+
+impl Work for Finish {
+    fn run(&mut self, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        let Self { job, stored, .. } = self;
+        let state = self.state;
+        let outcome = serde_json::to_string(&stored.outcome).map_err(|_| Fault::internal())?;
+        unit.prepare_cached("UPDATE job SET state = ?2, finished_at = ?3, outcome = ?4 WHERE id = ?1")?
+            .execute(params![job.id, state, unit.now().millis(), outcome])?;
+        // The time for the answer counts from now: the job may have outlived that of its question.
+        let life = self.engine.inner.limits.reply_expiry.as_millis() as i64;
+        job.route.expires_at = job.route.expires_at.max(unit.now().plus_millis(life));
+        self.row = None;
+        if job.route.topic.is_some() || job.call.message_id.is_some() {
+            let row = outbox::insert(unit, stored, &job.route)?;
+            if let Some(message_id) = &job.call.message_id {
+                inbox::answer_job(unit, &job.call.principal, message_id, row)?;
+            }
+            self.row = job.route.topic.is_some().then_some(row);
+        }
+        Ok(())
+    }
+
+    fn audit(&self, _: &Result<(), Fault>) -> Option<audit::Entry> {
+        Some(audit::Entry {
+            at: self.stored.made_at,
+            principal: self.job.call.principal.clone(),
+            command: Arc::from(self.job.command.as_str()),
+            message_id: self.job.call.message_id.clone(),
+            outcome: self.stored.outcome.label(),
+            count: 1,
+            payload_size: self.job.payload.bytes().len() as u64,
+            payload_hash: Some(self.job.payload.sha256()),
+        })
+    }
+
+    fn when_full(&self) -> bool {
+        true
+    }
+
+    fn finish(self: Box<Self>, result: Result<(), Fault>) {
+        let Self { engine, job, stored, row, .. } = *self;
+        if let Err(error) = result {
+            tracing::error!(%error, job = job.id, "the outcome of a job could not be recorded; the next start takes it up");
+            return;
+        }
+        if let Some(local) = job.local {
+            let _ = local.send(stored.reply(engine.inner.names.node(), &job.route));
+        } else if let Some(row) = row {
+            engine.inner.outbox.offer(pending(row, stored, job.route));
+        }
     }
 }

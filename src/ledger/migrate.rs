@@ -21,6 +21,7 @@ pub struct Migration {
 /// Every step there is, in order.
 pub const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, sql: include_str!("../../migrations/0001_engine.sql") },
+    Migration { number: 2, sql: include_str!("../../migrations/0002_memory.sql") },
     Migration { number: 3, sql: include_str!("../../migrations/0003_conscience.sql") },
 ];
 

@@ -1,0 +1,83 @@
+//! `orchd config`: checks, shows and describes the configuration. Works on files alone; asks no running node.
+
+use clap::{Subcommand, ValueEnum};
+
+use super::{Exit, Shared, complain, print, report};
+use crate::config::{self, Role, Severity};
+
+/// Check, show or describe the configuration (works on the files of this machine, not on a running node)
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List every mistake at once, each with file, line, key, what is wrong and what would be right
+    Check {
+        /// What the configuration is meant for
+        #[arg(long = "for", value_enum, default_value_t = Purpose::Run)]
+        purpose: Purpose,
+        /// Leave out whether the files that it names exist and who may read them
+        #[arg(long)]
+        no_files: bool,
+    },
+    /// Print what holds and where each value comes from; secrets are never read
+    Show {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+        /// What the configuration is meant for
+        #[arg(long = "for", value_enum, default_value_t = Purpose::Run)]
+        purpose: Purpose,
+    },
+    /// Print the JSON Schema (2020-12) of the configuration file
+    Schema,
+}
+
+/// The subcommands that read the configuration.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Purpose {
+    /// `orchd run`
+    Run,
+    /// `orchd broker`
+    Broker,
+}
+
+impl From<Purpose> for Role {
+    fn from(purpose: Purpose) -> Self {
+        match purpose {
+            Purpose::Run => Self::Node,
+            Purpose::Broker => Self::Broker,
+        }
+    }
+}
+
+impl Args {
+    pub(super) fn run(&self, shared: &Shared) -> Exit {
+        match &self.command {
+            Command::Check { purpose, no_files } => check(shared, (*purpose).into(), !no_files),
+            Command::Show { json, purpose } => match shared.load((*purpose).into()) {
+                Ok((_, provenance)) if *json => print(&format!("{:#}\n", config::show_json(&provenance))),
+                Ok((_, provenance)) => print(&config::show(&provenance)),
+                Err(exit) => exit,
+            },
+            Command::Schema => print(&format!("{:#}\n", config::schema())),
+        }
+    }
+}
+
+fn check(shared: &Shared, role: Role, files: bool) -> Exit {
+    let (_, provenance) = match shared.load(role) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let found = if files { config::check_files(&provenance, role) } else { Vec::new() };
+    report(&found);
+    if found.iter().any(|mistake| mistake.severity == Severity::Error) {
+        return Exit::Usage;
+    }
+    complain("the configuration is right");
+    Exit::Ok
+}

@@ -1,0 +1,162 @@
+//! The command line: one file for each group of subcommands, each an [`clap::Args`] struct with a `run` function that
+//! takes what all subcommands share and answers an [`Exit`].
+//!
+//! What a person asked for goes to standard output, all else to standard error. Nothing ends the process from within:
+//! `main` returns the exit code, so that destructors run.
+
+mod completions;
+mod config;
+mod init;
+
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::config::{Config, Mistake, Provenance, Role, Severity, Sources};
+
+/// How a command ended. The numbers are part of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Ok,
+    /// 1: the answer was an error.
+    Failed,
+    /// 2: the arguments or the configuration are wrong.
+    Usage,
+    /// 3: no answer in time.
+    Timeout,
+    /// 4: the broker or node could not be reached.
+    Unreachable,
+    /// 10: the action is not approved.
+    NotApproved,
+    /// 11: the action needs a review.
+    NeedsReview,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Ok => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Timeout => 3,
+            Exit::Unreachable => 4,
+            Exit::NotApproved => 10,
+            Exit::NeedsReview => 11,
+        })
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 ok, 1 error answer, 2 usage or configuration, 3 timeout, 4 unreachable, \
+10 not approved, 11 needs review.";
+
+/// The agent of an ORCH node: commands come in over MQTT, take effect once, and are answered.
+#[derive(Debug, Parser)]
+#[command(name = "orchd", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    shared: Shared,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What all subcommands share.
+#[derive(Args, Debug)]
+pub struct Shared {
+    /// Configuration file of the node [default: $ORCHD_CONFIG, else /etc/orchd/orchd.toml]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Set one configuration key, above file and environment; may be repeated
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
+enum Command {
+    Config(config::Args),
+    Init(init::Args),
+    Completions(completions::Args),
+}
+
+/// Runs the command line of `arguments`, the program's name first.
+#[must_use]
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, and end in 0. There is nowhere left to report a failed write.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
+        }
+    };
+    let exit = match cli.command {
+        Command::Config(args) => args.run(&cli.shared),
+        Command::Init(args) => args.run(&cli.shared),
+        Command::Completions(args) => args.run(),
+    };
+    exit.into()
+}
+
+/// The whole command line, for completions.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+impl Shared {
+    /// Reads and checks the configuration for `role`; what is wrong has been printed otherwise.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`].
+    pub fn load(&self, role: Role) -> Result<(Config, Provenance), Exit> {
+        Sources::of_process(self.config.as_deref(), self.set.clone(), role)
+            .map_err(|mistake| vec![mistake])
+            .and_then(|sources| Config::load(&sources))
+            .map_err(|mistakes| {
+                report(&mistakes);
+                Exit::Usage
+            })
+    }
+}
+
+/// Prints mistakes, one on each line, and how many there are.
+fn report(mistakes: &[Mistake]) {
+    for mistake in mistakes {
+        complain(mistake);
+    }
+    let errors = mistakes.iter().filter(|mistake| mistake.severity == Severity::Error).count();
+    if errors > 0 {
+        let s = if errors == 1 { "" } else { "s" };
+        complain(format_args!("{errors} mistake{s} in the configuration"));
+    }
+}
+
+/// Writes to standard output. A reader that has gone away (`orchd … | head`) is no failure.
+pub(crate) fn print(text: &str) -> Exit {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Exit::Ok,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Ok,
+        Err(error) => {
+            complain(format_args!("cannot write to standard output: {error}"));
+            Exit::Failed
+        }
+    }
+}
+
+/// Writes a line to standard error. Where that fails there is nowhere left to say so.
+pub(crate) fn complain(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_declaration_of_the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,77 @@
+//! Looks at the files that a configuration names. Apart from loading, so that a configuration can be read and checked
+//! on a machine that does not have them.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::keys::{Key, Role};
+use super::kind::{Holds, Kind, Value};
+use super::load::Provenance;
+use super::mistake::Mistake;
+
+/// What is wrong with the files and folders that the configuration names: missing, unreadable, not what they should
+/// be (errors), or secrets that anyone on the machine may read (warnings). Reads no file's content.
+///
+/// For a node the `listener` section is left out, and for the broker the `broker` section: neither is used.
+#[must_use]
+pub fn check_files(provenance: &Provenance, role: Role) -> Vec<Mistake> {
+    let unused = match role {
+        Role::Node => "listener",
+        Role::Broker => "broker",
+    };
+    let mut mistakes = Vec::new();
+    for (key, setting) in provenance.iter().filter(|(key, _)| key.section() != unused) {
+        let (Kind::Path(holds) | Kind::Paths(holds)) = key.kind else { continue };
+        let paths = match &setting.value {
+            Some(Value::Text(path)) => std::slice::from_ref(path),
+            Some(Value::Texts(paths)) => paths,
+            _ => continue,
+        };
+        for path in paths {
+            let found = look(key, holds, Path::new(path));
+            mistakes.extend(found.map(|(wrong, right, is_error)| {
+                let mistake = Mistake::error(setting.origin.clone(), key.path, wrong, right);
+                if is_error { mistake } else { mistake.as_warning() }
+            }));
+        }
+    }
+    mistakes
+}
+
+/// What is wrong, what would be right, and whether it is an error.
+fn look(key: &Key, holds: Holds, path: &Path) -> Option<(String, String, bool)> {
+    let shown = path.display();
+    match holds {
+        Holds::Socket => None,
+        Holds::Folder => match fs::metadata(path) {
+            Ok(found) if !found.is_dir() => {
+                Some((format!("`{shown}` is not a folder"), "name a folder".to_owned(), true))
+            }
+            // One that is missing is made at start.
+            _ => None,
+        },
+        Holds::Public | Holds::Secret => match File::open(path).and_then(|file| file.metadata()) {
+            Ok(found) if !found.is_file() => {
+                Some((format!("`{shown}` is not a file"), "name a file".to_owned(), true))
+            }
+            Ok(found) if holds == Holds::Secret && found.mode() & 0o007 != 0 => Some((
+                format!("everyone on this machine may read or change `{shown}`"),
+                format!("chmod 0600 {shown}, or 0640 with a group of its own"),
+                false,
+            )),
+            Ok(_) => None,
+            Err(error) => {
+                let right = match error.kind() {
+                    ErrorKind::NotFound => format!("put it there, or name another in {}", key.path),
+                    ErrorKind::PermissionDenied => {
+                        "let the user that orchd runs as read it, or run this check as that user".to_owned()
+                    }
+                    _ => "name a file that can be read".to_owned(),
+                };
+                Some((format!("`{shown}` cannot be read: {error}"), right, true))
+            }
+        },
+    }
+}

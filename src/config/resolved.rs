@@ -1,0 +1,314 @@
+//! Every key of the configuration, declared once: the comment, type, limits and default below are what parsing,
+//! `orchd config show`, the JSON Schema, `config/orchd.toml` and `docs/configuration.md` are made of.
+//!
+//! In each declaration: field and its type, key, what it accepts, what stands for it when it is not set, an example.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::keys::{Absent, Role, Section, choice, section};
+use super::kind::{Holds, Kind, Unit, Value};
+use super::rules::{self, BrokerUrl};
+
+use Absent::Value as Is;
+use Absent::{Hostname, Required, StateDirectory, Unset};
+use Kind::{Bool, Choice, Float, Integer, Path, Paths, Text, Texts};
+use Unit::{Bytes, Count, Hours, Milliseconds, Seconds};
+
+choice! {
+    /// How the node logs in to its broker.
+    Auth {
+        /// Not at all, or by its client certificate.
+        None = "none",
+        /// With a user name and a password.
+        Password = "password",
+        /// With a short-lived JWT that it signs itself, as the password.
+        Jwt = "jwt",
+    }
+}
+
+choice! {
+    /// What the log looks like.
+    LogFormat {
+        /// To journald under systemd, else as text.
+        Auto = "auto",
+        /// To journald, with structured fields.
+        Journald = "journald",
+        /// Lines for people, on standard error.
+        Text = "text",
+        /// One JSON object for each line, on standard error.
+        Json = "json",
+    }
+}
+
+section! {
+    /// The node itself.
+    "node" Node {
+        /// Name of the node, its level in every topic: `{root}/{name}/…`. Unique on the broker. The host name serves
+        /// where it is a valid name (letters, digits, `.`, `_`, `-`); otherwise the key is required.
+        name: String = "name", Text("a name", rules::node_name), Hostname, r#""node-7""#;
+        /// First level of every topic.
+        root: String = "root", Text("a name", rules::name), Is(r#""orch""#), "";
+        /// Group that shares the commands addressed to any one node (`$share/{group}/{root}/any/…`).
+        group: String = "group", Text("a name", rules::name), Is(r#""orchd""#), "";
+        /// Folder of all state: ledger, index, control socket. Under systemd it is the one that the unit made
+        /// (`$STATE_DIRECTORY`).
+        state_dir: PathBuf = "state_dir", Path(Holds::Folder), StateDirectory(r#""/var/lib/orchd""#), "";
+        /// Whether the node counts as started before it has reached its broker.
+        start_offline: bool = "start_offline", Bool, Is("false"), "";
+    }
+}
+
+section! {
+    /// The broker that the node connects to, and how it logs in.
+    "broker" Broker {
+        /// Address of the broker: `mqtts://host:port`. `mqtt://`, without encryption, is accepted for this machine
+        /// alone. Not needed by `orchd broker`.
+        url: BrokerUrl = "url", Text("`mqtts://host:port`", rules::broker_url), Required(Role::Node), r#""mqtts://broker.example.org:8883""#;
+        /// Certificates (PEM) of the authorities that the broker's certificate may come from. Those of the system
+        /// are used when it is not set.
+        ca_file: Option<PathBuf> = "ca_file", Path(Holds::Public), Unset, r#""/etc/orchd/ca.pem""#;
+        /// Certificate chain (PEM) that the node shows the broker. Needs `client_key_file`.
+        client_cert_file: Option<PathBuf> = "client_cert_file", Path(Holds::Public), Unset, r#""/etc/orchd/client.pem""#;
+        /// Private key (PEM) of the client certificate.
+        client_key_file: Option<PathBuf> = "client_key_file", Path(Holds::Secret), Unset, r#""/etc/orchd/client.key""#;
+        /// MQTT client identifier; names the session that the broker keeps.
+        client_id: String = "client_id", Text("a word", rules::word), Is(r#""orchd-{root}-{node}""#), "";
+        /// Longest silence on the connection before either side asks whether the other is there.
+        keep_alive: Duration = "keep_alive_s", Integer(5, 3_600, Seconds), Is("30"), "";
+        /// How long the broker keeps the session, and the commands that arrive for it, while the node is away.
+        session_expiry: Duration = "session_expiry_s", Integer(60, 31_536_000, Seconds), Is("86_400"), "";
+        /// Longest time that a connection may take, from the first packet to the broker's acceptance.
+        connect_timeout: Duration = "connect_timeout_s", Integer(1, 300, Seconds), Is("10"), "";
+        /// How the node logs in: not at all (or by its client certificate), with `username` and `password_file`, or
+        /// with a JWT that it signs itself with `jwt_key_file` and renews before it ends.
+        auth: Auth = "auth", Choice(Auth::WORDS), Is(r#""none""#), "";
+        /// User name. For `password` it is required; for `jwt` the node's name is used when it is not set.
+        username: Option<String> = "username", Text("a word", rules::word), Unset, r#""node-7""#;
+        /// File that holds the password; a line break at its end does not count.
+        password_file: Option<PathBuf> = "password_file", Path(Holds::Secret), Unset, r#""/etc/orchd/password""#;
+        /// Ed25519 private key (PKCS#8, PEM) that signs the node's JWTs.
+        jwt_key_file: Option<PathBuf> = "jwt_key_file", Path(Holds::Secret), Unset, r#""/etc/orchd/jwt.key""#;
+        /// Issuer (`iss`) of the node's JWTs.
+        jwt_issuer: String = "jwt_issuer", Text("a word", rules::word), Is(r#""orchd""#), "";
+        /// Audience (`aud`) of the node's JWTs.
+        jwt_audience: String = "jwt_audience", Text("a word", rules::word), Is(r#""orch""#), "";
+        /// How long each JWT is valid.
+        jwt_ttl: Duration = "jwt_ttl_s", Integer(60, 86_400, Seconds), Is("600"), "";
+        /// First pause before connecting again; it doubles with each failure, with jitter.
+        reconnect_min: Duration = "reconnect_min_ms", Integer(10, 60_000, Milliseconds), Is("500"), "";
+        /// Longest pause before connecting again.
+        reconnect_max: Duration = "reconnect_max_s", Integer(1, 3_600, Seconds), Is("60"), "";
+    }
+}
+
+section! {
+    /// How much the node takes on. What exceeds a limit is refused or held back, never taken and lost.
+    "limits" Limits {
+        /// Largest MQTT packet that the broker may send to the node.
+        max_packet_bytes: u32 = "max_packet_bytes", Integer(4_096, 16_777_216, Bytes), Is("1_048_576"), "";
+        /// Largest payload of a command; a larger one is answered `too_large`.
+        max_payload_bytes: u32 = "max_payload_bytes", Integer(1_024, 16_777_216, Bytes), Is("262_144"), "";
+        /// Commands that only read and run at the same time.
+        reads_in_flight: usize = "reads_in_flight", Integer(1, 4_096, Count), Is("64"), "";
+        /// Jobs (backups, questions to a model) that run at the same time.
+        jobs_in_flight: usize = "jobs_in_flight", Integer(1, 64, Count), Is("2"), "";
+        /// Longest time that a job may run.
+        job_deadline: Duration = "job_deadline_s", Integer(1, 604_800, Seconds), Is("3_600"), "";
+        /// Longest time that any other command may take, when its sender set no expiry.
+        command_deadline: Duration = "command_deadline_s", Integer(1, 3_600, Seconds), Is("30"), "";
+        /// How long a command is remembered, so that a repeat of it is answered and not run again.
+        inbox: Duration = "inbox_hours", Integer(1, 8_760, Hours), Is("24"), "";
+        /// How many commands are remembered at most; beyond that the oldest are forgotten first.
+        inbox_rows: u64 = "inbox_rows", Integer(1_000, 100_000_000, Count), Is("1_000_000"), "";
+        /// Replies that may wait for the broker; beyond that new commands are answered `busy`.
+        outbox_rows: u64 = "outbox_rows", Integer(100, 10_000_000, Count), Is("10_000"), "";
+        /// Bytes of the replies that may wait for the broker.
+        outbox_bytes: u64 = "outbox_bytes", Integer(1_048_576, 17_179_869_184, Bytes), Is("67_108_864"), "";
+        /// How long a reply waits for the broker, when the command set no expiry.
+        reply_expiry: Duration = "reply_expiry_s", Integer(1, 604_800, Seconds), Is("3_600"), "";
+    }
+}
+
+section! {
+    /// Where answers may go.
+    "reply" Reply {
+        /// Topic filters; a command that asks for its answer on another topic is refused. Topics of commands and
+        /// of the broker (`$…`) are refused whatever stands here.
+        topics: Vec<String> = "topics", Texts("a topic filter", rules::filter), Is(r#"["{root}/inbox/#"]"#), "";
+    }
+}
+
+section! {
+    /// The ledger: the database that holds everything the node must not lose.
+    "ledger" Ledger {
+        /// Space that is set aside, and given up when the disk is full, so that forgetting and pruning still work.
+        reserve_bytes: u64 = "reserve_bytes", Integer(1_048_576, 1_073_741_824, Bytes), Is("33_554_432"), "";
+        /// Size at which the write-ahead log is cut back.
+        wal_limit_bytes: u64 = "wal_limit_bytes", Integer(1_048_576, 1_073_741_824, Bytes), Is("67_108_864"), "";
+        /// Connections that read.
+        readers: usize = "readers", Integer(1, 16, Count), Is("2"), "";
+    }
+}
+
+section! {
+    /// What the node remembers.
+    "memory" Memory {
+        /// Longest content of a memory, in characters.
+        content_max_chars: usize = "content_max_chars", Integer(1, 1_000_000, Count), Is("10_000"), "";
+        /// How long changes are gathered before the search index is committed. Memories are safe before that: the
+        /// index is made from the ledger.
+        index_commit: Duration = "index_commit_ms", Integer(10, 60_000, Milliseconds), Is("500"), "";
+    }
+}
+
+section! {
+    /// How actions are judged: a score from -1 (forbidden) to 1 (favoured).
+    "conscience" Conscience {
+        /// An action with at least this score is approved.
+        approve_at: f64 = "approve_at", Float(-1.0, 1.0), Is("0.0"), "";
+        /// An action with a lower score is refused; one from here up to `approve_at` needs a review.
+        refuse_below: f64 = "refuse_below", Float(-1.0, 1.0), Is("-0.25"), "";
+    }
+}
+
+section! {
+    /// How the node can be watched.
+    "observe" Observe {
+        /// Address of `/metrics` and `/health`, on this machine alone; `""` for none.
+        listen: Option<SocketAddr> = "listen", Text("an address and port, or \"\"", rules::loopback), Is(r#""127.0.0.1:9464""#), "";
+        /// Time from one heartbeat event to the next.
+        heartbeat: Duration = "heartbeat_s", Integer(1, 3_600, Seconds), Is("30"), "";
+    }
+}
+
+section! {
+    /// The log.
+    "log" Log {
+        /// Where it goes and what it looks like; `auto` is journald under systemd, else text.
+        format: LogFormat = "format", Choice(LogFormat::WORDS), Is(r#""auto""#), "";
+        /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by module.
+        filter: String = "filter", Text("a level, or levels by module", rules::log_filter), Is(r#""info""#), "";
+    }
+}
+
+section! {
+    /// The control socket, by which the command line on this machine talks to the node.
+    "control" Control {
+        /// Path of the socket. Who may open it may do everything: it is made with mode 0600.
+        socket: PathBuf = "socket", Path(Holds::Socket), Is(r#""{state_dir}/control.sock""#), "";
+    }
+}
+
+section! {
+    /// The embedded broker, run alone with `orchd broker`. A node does not read this section.
+    "listener" Listener {
+        /// Address and port to listen on, TLS 1.3 only.
+        address: SocketAddr = "address", Text("an address and port", rules::address), Is(r#""127.0.0.1:8883""#), "";
+        /// Certificate chain (PEM) that it shows.
+        cert_file: Option<PathBuf> = "cert_file", Path(Holds::Public), Required(Role::Broker), r#""/etc/orchd/broker.pem""#;
+        /// Private key (PEM) of that certificate.
+        key_file: Option<PathBuf> = "key_file", Path(Holds::Secret), Required(Role::Broker), r#""/etc/orchd/broker.key""#;
+        /// Certificates (PEM) of the authorities that clients' certificates must come from. Clients need none when
+        /// it is not set.
+        client_ca_file: Option<PathBuf> = "client_ca_file", Path(Holds::Public), Unset, r#""/etc/orchd/clients-ca.pem""#;
+        /// Ed25519 public keys (PEM) whose JWTs let clients in.
+        trusted_key_files: Vec<PathBuf> = "trusted_key_files", Paths(Holds::Public), Is("[]"), r#"["/etc/orchd/jwt.pub"]"#;
+        /// Issuer (`iss`) that clients' JWTs must have.
+        issuer: String = "issuer", Text("a word", rules::word), Is(r#""orchd""#), "";
+        /// Audience (`aud`) that clients' JWTs must have.
+        audience: String = "audience", Text("a word", rules::word), Is(r#""orch""#), "";
+        /// Folder for sessions and retained messages; they are kept in memory alone when it is not set.
+        storage_dir: Option<PathBuf> = "storage_dir", Path(Holds::Folder), Unset, r#""/var/lib/orchd/broker""#;
+        /// Clients that may be connected at the same time.
+        max_connections: usize = "max_connections", Integer(1, 100_000, Count), Is("1_024"), "";
+        /// Largest MQTT packet that a client may send.
+        max_packet_bytes: u32 = "max_packet_bytes", Integer(4_096, 16_777_216, Bytes), Is("1_048_576"), "";
+    }
+}
+
+/// All sections, in the order in which they are explained. `node` comes first: others refer to it.
+pub(super) static SECTIONS: [Section; 11] = [
+    Node::SECTION,
+    Broker::SECTION,
+    Limits::SECTION,
+    Reply::SECTION,
+    Ledger::SECTION,
+    Memory::SECTION,
+    Conscience::SECTION,
+    Observe::SECTION,
+    Log::SECTION,
+    Control::SECTION,
+    Listener::SECTION,
+];
+
+/// A whole configuration, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The node itself.
+    pub node: Node,
+    /// The broker it connects to.
+    pub broker: Broker,
+    /// How much it takes on.
+    pub limits: Limits,
+    /// Where answers may go.
+    pub reply: Reply,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// What it remembers.
+    pub memory: Memory,
+    /// How actions are judged.
+    pub conscience: Conscience,
+    /// How it can be watched.
+    pub observe: Observe,
+    /// The log.
+    pub log: Log,
+    /// The control socket.
+    pub control: Control,
+    /// The embedded broker, run alone.
+    pub listener: Listener,
+}
+
+impl Config {
+    /// Fills all sections; the path of the key that has no fitting value otherwise.
+    pub(super) fn build<'v>(get: impl Fn(&str) -> Option<&'v Value>) -> Result<Self, &'static str> {
+        Ok(Self {
+            node: Node::build(&get)?,
+            broker: Broker::build(&get)?,
+            limits: Limits::build(&get)?,
+            reply: Reply::build(&get)?,
+            ledger: Ledger::build(&get)?,
+            memory: Memory::build(&get)?,
+            conscience: Conscience::build(&get)?,
+            observe: Observe::build(&get)?,
+            log: Log::build(&get)?,
+            control: Control::build(&get)?,
+            listener: Listener::build(&get)?,
+        })
+    }
+}
+
+/// How to log in to the broker, with what it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Login<'a> {
+    /// Not at all, or by client certificate.
+    None,
+    /// User name, and the file that holds the password.
+    Password(&'a str, &'a std::path::Path),
+    /// User name where one is configured, and the file that holds the key which signs JWTs.
+    Jwt(Option<&'a str>, &'a std::path::Path),
+}
+
+impl Broker {
+    /// How to log in. A configuration that was loaded has what its `auth` needs.
+    #[must_use]
+    pub fn login(&self) -> Login<'_> {
+        match (self.auth, &self.username, &self.password_file, &self.jwt_key_file) {
+            (Auth::Password, Some(name), Some(file), _) => Login::Password(name, file),
+            (Auth::Jwt, name, _, Some(file)) => Login::Jwt(name.as_deref(), file),
+            // Loading has refused a configuration that lacks a part; were one made otherwise, the broker refuses.
+            (Auth::None | Auth::Password | Auth::Jwt, ..) => Login::None,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What texts may look like: each rule answers what would be right when a text is wrong. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use crate::wire::topic::{is_filter, is_name};
+
+/// Where the broker is: `mqtts://host:port`, or `mqtt://` without encryption on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerUrl {
+    /// Whether the connection is encrypted (TLS 1.3).
+    pub tls: bool,
+    /// Host name or IP address; an IPv6 address without its brackets.
+    pub host: String,
+    /// TCP port; 8883 with TLS and 1883 without, unless given.
+    pub port: u16,
+}
+
+impl BrokerUrl {
+    /// Whether the host is this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+impl std::fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        if self.host.contains(':') {
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{scheme}://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl FromStr for BrokerUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "write `mqtts://host:8883`";
+        let (tls, rest) = match text.split_once("://") {
+            Some(("mqtts", rest)) => (true, rest),
+            Some(("mqtt", rest)) => (false, rest),
+            _ => return Err(form.to_owned()),
+        };
+        if rest.contains('@') {
+            return Err(format!("{form}; user and password go in broker.username and broker.password_file"));
+        }
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, "")) => (host, None),
+            Some((host, port)) => (host, Some(port.strip_prefix(':').ok_or(form)?)),
+            None => match rest.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (rest, None),
+            },
+        };
+        let port = match port.map(str::parse::<u16>) {
+            None => [1883, 8883][usize::from(tls)],
+            Some(Ok(port)) if port > 0 => port,
+            Some(_) => return Err(format!("{form}, with a port from 1 to 65535")),
+        };
+        let dns = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+        let is_address = host.parse::<IpAddr>().is_ok();
+        if !is_address && (host.is_empty() || host.len() > 253 || !host.bytes().all(dns)) {
+            return Err(form.to_owned());
+        }
+        let url = Self { tls, host: host.to_owned(), port };
+        if !tls && !url.is_loopback() {
+            return Err(format!(
+                "write `mqtts://{host}:8883`: without TLS only this machine (127.0.0.1, [::1], localhost) may be named"
+            ));
+        }
+        Ok(url)
+    }
+}
+
+/// A URL of a broker.
+pub fn broker_url(text: &str) -> Result<(), String> {
+    text.parse::<BrokerUrl>().map(drop)
+}
+
+/// A name that can be one level of a topic.
+pub fn name(text: &str) -> Result<(), String> {
+    is_name(text).then_some(()).ok_or_else(|| "use 1 to 64 letters, digits, `.`, `_` or `-`".to_owned())
+}
+
+/// A node's name: a name that is not a kind of topic.
+pub fn node_name(text: &str) -> Result<(), String> {
+    name(text)?;
+    match crate::wire::Names::new("orch", text) {
+        Some(_) => Ok(()),
+        None => Err("choose another name: `all`, `any` and `inbox` are kinds of topics".to_owned()),
+    }
+}
+
+/// An MQTT topic filter that is not the broker's own.
+pub fn filter(text: &str) -> Result<(), String> {
+    if text.starts_with('$') {
+        return Err("name a filter that does not begin with `$`: those topics are the broker's".to_owned());
+    }
+    is_filter(text)
+        .then_some(())
+        .ok_or_else(|| "write a topic filter: `+` and `#` alone in their level, `#` at the end".to_owned())
+}
+
+/// A word for people or brokers: not empty, not long, no control characters.
+pub fn word(text: &str) -> Result<(), String> {
+    let good = !text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control);
+    good.then_some(()).ok_or_else(|| "use 1 to 256 bytes without control characters".to_owned())
+}
+
+/// An address and port to listen on.
+pub fn address(text: &str) -> Result<(), String> {
+    text.parse::<SocketAddr>()
+        .map(drop)
+        .map_err(|_| "write an IP address and a port, such as `127.0.0.1:8883` or `[::1]:8883`".to_owned())
+}
+
+/// An address of this machine alone and a port; empty for none.
+pub fn loopback(text: &str) -> Result<(), String> {
+    match text.parse::<SocketAddr>() {
+        _ if text.is_empty() => Ok(()),
+        Ok(address) if address.ip().is_loopback() => Ok(()),
+        _ => {
+            Err("write an address of this machine alone, such as `127.0.0.1:9464`, or \"\" for none"
+                .to_owned())
+        }
+    }
+}
+
+/// A filter for logs.
+pub fn log_filter(text: &str) -> Result<(), String> {
+    tracing_subscriber::EnvFilter::builder()
+        .parse(text)
+        .map(drop)
+        .map_err(|_| "write a level, or levels by module, such as `info,orchd::mqtt=debug`".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broker_urls_are_read_and_written_back() {
+        for (text, written) in [
+            ("mqtts://broker.example.org", "mqtts://broker.example.org:8883"),
+            ("mqtts://broker.example.org:1/", "mqtts://broker.example.org:1"),
+            ("mqtts://10.0.0.1:8883", "mqtts://10.0.0.1:8883"),
+            ("mqtts://[2001:db8::1]:8884", "mqtts://[2001:db8::1]:8884"),
+            ("mqtt://[::1]", "mqtt://[::1]:1883"),
+            ("mqtt://localhost:1884", "mqtt://localhost:1884"),
+        ] {
+            let url: BrokerUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), written);
+            assert_eq!(written.parse(), Ok(url));
+        }
+    }
+
+    #[test]
+    fn broker_urls_that_cannot_work_are_refused() {
+        for bad in [
+            "",
+            "broker:8883",
+            "http://broker",
+            "mqtts://",
+            "mqtts://:8883",
+            "mqtts://a b",
+            "mqtts://host:0",
+            "mqtts://host:70000",
+            "mqtts://host:8883/path",
+            "mqtts://user:secret@host",
+            "mqtts://[::1]x",
+            "mqtt://10.0.0.1",
+            "mqtt://broker.example.org",
+        ] {
+            let right = bad.parse::<BrokerUrl>().unwrap_err();
+            assert!(right.contains("mqtts://") && !right.contains("secret"), "{bad}: {right}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_never_offered_to_the_network() {
+        assert!(loopback("127.0.0.1:9464").is_ok() && loopback("[::1]:0").is_ok() && loopback("").is_ok());
+        assert!(loopback("0.0.0.0:9464").is_err() && loopback("9464").is_err());
+    }
+}

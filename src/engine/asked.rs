@@ -1,0 +1,85 @@
+//! A command on its way through the engine: what was asked, by whom, and how to answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::Engine;
+use super::command::Call;
+use super::inbox::Key;
+use super::outbox::{Route, Stored};
+use super::port::Ack;
+use super::transaction::pending;
+use crate::ledger::audit;
+use crate::wire::{Payload, Reply};
+
+/// How the asker hears the answer.
+#[derive(Debug)]
+pub(super) enum Channel {
+    /// Published; the delivery is acknowledged when that is certain.
+    Mqtt(Ack),
+    /// Handed over inside the process.
+    Local(oneshot::Sender<Reply>),
+}
+
+/// A command that has passed the gate, or been refused there.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Service and verb; what the topic said when there is no such command.
+    pub command: String,
+    /// For metrics; `other` when there is no such command.
+    pub label: (&'static str, &'static str),
+    /// The topic it came on.
+    pub topic: String,
+    pub call: Call,
+    pub payload: Payload,
+    pub route: Route,
+    pub channel: Channel,
+    pub when_full: bool,
+    pub started: Instant,
+    /// How long the asker can use the answer.
+    pub time_left: Duration,
+}
+
+impl Asked {
+    /// What the inbox knows it by; `None` without a `message_id`.
+    pub(super) fn key(&self) -> Option<Key> {
+        self.call.message_id.as_ref().map(|message_id| Key {
+            principal: self.call.principal.clone(),
+            message_id: message_id.clone(),
+            topic: self.topic.clone(),
+            payload_hash: self.payload.sha256(),
+        })
+    }
+
+    /// Its audit record.
+    pub(super) fn audit(&self, outcome: &'static str) -> audit::Entry {
+        audit::Entry {
+            at: self.call.received,
+            principal: self.call.principal.clone(),
+            command: Arc::from(self.command.as_str()),
+            message_id: self.call.message_id.clone(),
+            outcome,
+            count: 1,
+            payload_size: self.payload.bytes().len() as u64,
+            payload_hash: Some(self.payload.sha256()),
+        }
+    }
+
+    /// The answer is durable, in `row` where it is to be published: acknowledges the question and lets the answer go.
+    pub(super) fn answered(self, engine: &Engine, stored: Stored, row: Option<i64>) {
+        match self.channel {
+            Channel::Mqtt(ack) => {
+                if let Some(row) = row {
+                    engine.inner.outbox.offer(pending(row, stored, self.route));
+                }
+                ack.complete();
+            }
+            Channel::Local(sender) => {
+                // Whoever asked may have hung up.
+                let _ = sender.send(stored.reply(engine.inner.names.node(), &self.route));
+            }
+        }
+    }
+}

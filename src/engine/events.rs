@@ -1,0 +1,71 @@
+//! What the node tells of itself without being asked: `events/{heartbeat,errors,jobs,memory}`.
+//!
+//! Events are news, not answers: QoS 0, dropped when nobody can take them, never waited for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use super::port::{Outgoing, Publish};
+use crate::wire::Names;
+
+/// Events that a slow listener may fall behind by.
+const BACKLOG: usize = 256;
+
+/// One event.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The last level of its topic.
+    pub kind: &'static str,
+    /// JSON.
+    pub payload: Bytes,
+}
+
+/// Where events are told, and heard.
+#[derive(Clone, Debug)]
+pub struct Events {
+    sender: broadcast::Sender<Event>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { sender: broadcast::Sender::new(BACKLOG) }
+    }
+}
+
+impl Events {
+    /// Tells everyone who listens. Never waits.
+    pub fn tell<T: Serialize>(&self, kind: &'static str, body: &T) {
+        match serde_json::to_vec(body) {
+            // An error means that nobody listens.
+            Ok(payload) => drop(self.sender.send(Event { kind, payload: payload.into() })),
+            Err(error) => tracing::error!(kind, %error, "an event could not be written"),
+        }
+    }
+
+    /// Hears what is told from now on.
+    #[must_use]
+    pub fn listen(&self) -> broadcast::Receiver<Event> {
+        self.sender.subscribe()
+    }
+
+    /// Publishes what is told, for as long as there is someone who could tell something.
+    pub async fn publish(self, names: Names, publisher: Arc<dyn Publish>) {
+        let mut events = self.listen();
+        drop(self);
+        loop {
+            match events.recv().await {
+                Ok(event) if publisher.is_connected() => {
+                    publisher.publish(Outgoing::event(names.event(event.kind), event.payload)).await;
+                }
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    tracing::debug!(missed, "events were dropped")
+                }
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Which commands took effect: what makes a repeat harmless.
+//!
+//! A command is known by its principal and `message_id`. Its row is written in the transaction of its effect, so one is
+//! never there without the other. Commands that failed leave no row: they had no effect, and may succeed when repeated.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::outbox::{self, Stored};
+use crate::clock::Timestamp;
+use crate::ledger::Unit;
+use crate::wire::{Code, Fault};
+
+/// What identifies a command and its content.
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    pub principal: std::sync::Arc<str>,
+    pub message_id: String,
+    pub topic: String,
+    pub payload_hash: [u8; 32],
+}
+
+/// What is known of a command.
+#[derive(Clone, Debug)]
+pub(super) enum Known {
+    /// It took effect, and this was the answer.
+    Answered(Stored),
+    /// It is a job that has not finished.
+    Running { job: String },
+}
+
+/// Looks the command up.
+///
+/// # Errors
+/// `conflict` when the same id came with another topic or payload.
+pub(super) fn find(connection: &Connection, key: &Key) -> Result<Option<Known>, Fault> {
+    let row = connection
+        .prepare_cached(
+            "SELECT topic, payload_hash, reply, job FROM inbox WHERE principal = ?1 AND message_id = ?2",
+        )?
+        .query_row(params![key.principal, key.message_id], |row| {
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, [u8; 32]>(1)?,
+                row.get::<_, Option<i64>>(2)?,
+                row.get::<_, Option<String>>(3)?,
+            ))
+        })
+        .optional()?;
+    let Some((topic, payload_hash, reply, job)) = row else { return Ok(None) };
+    if topic != key.topic || payload_hash != key.payload_hash {
+        return Err(Fault::new(
+            Code::Conflict,
+            "this message_id was used for another command; use a new one",
+        ));
+    }
+    match (reply, job) {
+        (Some(reply), _) => Ok(Some(Known::Answered(outbox::load(connection, reply)?))),
+        (None, Some(job)) => Ok(Some(Known::Running { job })),
+        (None, None) => Err(Fault::internal()),
+    }
+}
+
+/// Records that the command took effect.
+pub(super) fn insert(unit: &Unit<'_>, key: &Key, reply: Option<i64>, job: Option<&str>) -> Result<(), Fault> {
+    unit.prepare_cached(
+        "INSERT INTO inbox (principal, message_id, topic, payload_hash, received_at, reply, job)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        key.principal,
+        key.message_id,
+        key.topic,
+        key.payload_hash,
+        unit.now().millis(),
+        reply,
+        job
+    ])?;
+    Ok(())
+}
+
+/// Records the answer of a job.
+pub(super) fn answer_job(
+    unit: &Unit<'_>,
+    principal: &str,
+    message_id: &str,
+    reply: i64,
+) -> Result<(), Fault> {
+    unit.prepare_cached("UPDATE inbox SET reply = ?3 WHERE principal = ?1 AND message_id = ?2")?
+        .execute(params![principal, message_id, reply])?;
+    Ok(())
+}
+
+/// Rows that one housekeeping unit removes, so that it stays well under 5 ms.
+const BATCH: u32 = 500;
+
+/// Forgets what is older than `before`, and the oldest beyond `max_rows`; returns how many rows went.
+///
+/// Jobs that still run are kept whatever their age.
+pub(super) fn prune(unit: &Unit<'_>, before: Timestamp, max_rows: u64) -> Result<usize, Fault> {
+    let excess: i64 = unit
+        .prepare_cached("SELECT max(0, (SELECT count(*) FROM inbox) - ?1)")?
+        .query_row([max_rows as i64], |row| row.get(0))?;
+    let removed = unit
+        .prepare_cached(
+            "DELETE FROM inbox WHERE (principal, message_id) IN (
+                 SELECT principal, message_id FROM inbox
+                 WHERE reply IS NOT NULL AND (received_at < ?1 OR ?2 > 0)
+                 ORDER BY received_at LIMIT min(?3, CASE WHEN ?2 > 0 THEN ?2 ELSE ?3 END))",
+        )?
+        .execute(params![before.millis(), excess, BATCH])?;
+    unit.prepare_cached(
+        "DELETE FROM outbox WHERE id IN (
+             SELECT id FROM outbox WHERE open = 0 AND made_at < ?1
+             AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.reply = outbox.id) ORDER BY id LIMIT ?2)",
+    )?
+    .execute(params![unit.now().millis(), BATCH])?;
+    Ok(removed)
+}
+
+/// From when on a repeat is recognized; `None` while the inbox is empty.
+pub(super) fn window_start(connection: &Connection) -> Result<Option<Timestamp>, Fault> {
+    let oldest: Option<i64> =
+        connection.query_row("SELECT min(received_at) FROM inbox", [], |row| row.get(0))?;
+    Ok(oldest.map(Timestamp::from_millis))
+}

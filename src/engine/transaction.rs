@@ -1,0 +1,193 @@
+//! The one transaction of a write, and the one that accepts a job: inbox row, effect, reply and audit together.
+
+use rusqlite::params;
+
+use super::asked::Asked;
+use super::command::Effect;
+use super::inbox::{self, Known};
+use super::outbox::{self, Pending, Stored};
+use super::{Engine, jobs};
+use crate::ledger::{Unit, Work, audit};
+use crate::wire::{Encoding, Fault};
+
+/// What is to be done in the transaction.
+pub(super) enum Task {
+    /// Run the effect and answer.
+    Write(Effect),
+    /// Put the job down; it is answered when it has finished.
+    Accept {
+        /// Its id.
+        job: String,
+    },
+}
+
+/// How the transaction went, when it did.
+enum Done {
+    /// Done now: the reply and its row, where one was written.
+    Answered(Stored, Option<i64>),
+    /// The job is accepted.
+    Accepted,
+    /// It was done before; this was the answer.
+    Repeated(Stored),
+}
+
+/// A write or the acceptance of a job, as the ledger's writer runs it.
+pub(super) struct Transaction {
+    engine: Engine,
+    asked: Asked,
+    task: Task,
+    done: Option<Done>,
+}
+
+impl Transaction {
+    pub(super) const fn new(engine: Engine, asked: Asked, task: Task) -> Self {
+        Self { engine, asked, task, done: None }
+    }
+
+    fn attempt(&mut self, unit: &mut Unit<'_>) -> Result<Done, Fault> {
+        let key = self.asked.key();
+        if let Some(key) = &key {
+            match inbox::find(unit, key)? {
+                Some(Known::Answered(stored)) => return Ok(Done::Repeated(stored)),
+                Some(Known::Running { job }) => {
+                    let outcome = jobs::still_running(&job)?;
+                    return Ok(Done::Repeated(Stored::new(self.asked.command.clone(), outcome, unit.now())));
+                }
+                None => {}
+            }
+        }
+        match &mut self.task {
+            Task::Write(effect) => {
+                let stored = Stored::new(self.asked.command.clone(), effect(unit)?, unit.now());
+                // A local asker without an id gets the answer on the socket, and nothing could ask for it again.
+                let row = if self.asked.route.topic.is_some() || key.is_some() {
+                    Some(outbox::insert(unit, &stored, &self.asked.route)?)
+                } else {
+                    None
+                };
+                if let Some(key) = &key {
+                    inbox::insert(unit, key, row, None)?;
+                }
+                Ok(Done::Answered(stored, row))
+            }
+            Task::Accept { job } => {
+                insert_job(unit, job, &self.asked)?;
+                if let Some(key) = &key {
+                    inbox::insert(unit, key, None, Some(job))?;
+                }
+                Ok(Done::Accepted)
+            }
+        }
+    }
+}
+
+fn insert_job(unit: &Unit<'_>, job: &str, asked: &Asked) -> Result<(), Fault> {
+    let route = &asked.route;
+    unit.prepare_cached(
+        "INSERT INTO job (id, command, principal, topic, message_id, payload, cbor, state, reply_topic, correlation_data,
+                          correlation_id, expires_at, accepted_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'accepted', ?8, ?9, ?10, ?11, ?12)",
+    )?
+    .execute(params![
+        job,
+        asked.command,
+        asked.call.principal,
+        asked.topic,
+        asked.call.message_id,
+        asked.payload.bytes(),
+        asked.payload.encoding() == Encoding::Cbor,
+        route.topic,
+        route.correlation_data.as_deref(),
+        route.correlation_id,
+        route.expires_at.millis(),
+        unit.now().millis(),
+    ])?;
+    Ok(())
+}
+
+impl Work for Transaction {
+    fn run(&mut self, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        self.done = Some(self.attempt(unit)?);
+        Ok(())
+    }
+
+    fn audit(&self, result: &Result<(), Fault>) -> Option<audit::Entry> {
+        let outcome = match (result, &self.done) {
+            (Err(fault), _) => fault.code.as_str(),
+            (Ok(()), Some(Done::Repeated(_))) => "repeated",
+            (Ok(()), Some(Done::Accepted)) => "accepted",
+            (Ok(()), _) => "ok",
+        };
+        Some(self.asked.audit(outcome))
+    }
+
+    fn when_full(&self) -> bool {
+        self.asked.when_full
+    }
+
+    fn finish(self: Box<Self>, result: Result<(), Fault>) {
+        let Self { engine, asked, task, done } = *self;
+        match (result, done) {
+            (Ok(()), Some(Done::Answered(stored, row))) => {
+                engine.count(&asked, stored.outcome.label());
+                asked.answered(&engine, stored, row);
+            }
+            (Ok(()), Some(Done::Accepted)) => {
+                if let Task::Accept { job } = task {
+                    engine.count(&asked, "accepted");
+                    engine.start_job(job, asked);
+                }
+            }
+            (Ok(()), Some(Done::Repeated(stored))) => {
+                engine.count(&asked, "repeated");
+                engine.reply_later(asked, stored);
+            }
+            (Ok(()), None) => engine.reply_fault(asked, Fault::internal()),
+            (Err(fault), _) => engine.reply_fault(asked, fault),
+        }
+    }
+}
+
+/// A reply that could not be published in time, on its way into the outbox.
+pub(super) struct Defer {
+    engine: Engine,
+    asked: Asked,
+    stored: Stored,
+    row: Option<i64>,
+}
+
+impl Defer {
+    pub(super) const fn new(engine: Engine, asked: Asked, stored: Stored) -> Self {
+        Self { engine, asked, stored, row: None }
+    }
+}
+
+impl Work for Defer {
+    fn run(&mut self, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        self.row = Some(outbox::insert(unit, &self.stored, &self.asked.route)?);
+        Ok(())
+    }
+
+    fn audit(&self, _: &Result<(), Fault>) -> Option<audit::Entry> {
+        None
+    }
+
+    fn when_full(&self) -> bool {
+        self.asked.when_full
+    }
+
+    fn finish(self: Box<Self>, result: Result<(), Fault>) {
+        let Self { engine, asked, stored, row } = *self;
+        match result {
+            Ok(()) => asked.answered(&engine, stored, row),
+            // Not acknowledged: the broker keeps the command and delivers it again on the next connection.
+            Err(error) => tracing::warn!(%error, "a reply could be neither published nor kept"),
+        }
+    }
+}
+
+/// The bytes of an outcome that count against the outbox's bound.
+pub(super) fn pending(id: i64, stored: Stored, route: outbox::Route) -> Pending {
+    let bytes = stored.outcome.payload.as_ref().map_or(64, |payload| payload.get().len() as u64 + 16);
+    Pending { id, bytes, stored, route }
+}

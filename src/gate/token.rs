@@ -1,0 +1,426 @@
+//! JSON Web Tokens: who logs in to the broker, or asks a command, and in which role.
+//!
+//! EdDSA over Ed25519 is the only algorithm. It is fixed by the verifier and never chosen by the token. The
+//! cryptography is ring's, plugged into `jsonwebtoken` (see docs/decisions/0006-jwt-over-ring.md). A token is
+//! accepted only when its signature holds and `iss`, `aud`, `sub`, `role`, `iat` and `exp` are all there and right
+//! for the time that the caller passes in: nothing here reads a clock.
+//!
+//! No error and no `Debug` output of this module holds a key, a token, or a claim of a token that was refused.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::{ErrorKind, Result as JwtResult, new_error};
+use jsonwebtoken::signature::{Error as SignatureError, Signer, Verifier as VerifySignature};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation};
+use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::clock::Timestamp;
+
+/// Longest token that is looked at, in bytes. Ours have about 400.
+pub const MAX_TOKEN_BYTES: usize = 4_096;
+
+/// Clock difference that is tolerated unless told otherwise, in seconds.
+pub const DEFAULT_LEEWAY_SECONDS: u8 = 10;
+
+/// Largest clock difference that can be tolerated, in seconds.
+pub const MAX_LEEWAY_SECONDS: u8 = 30;
+
+/// Length of an Ed25519 public key in bytes.
+const PUBLIC_KEY_BYTES: usize = 32;
+
+/// What a principal is to the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Takes commands and answers them.
+    Node,
+    /// Sends commands.
+    Client,
+}
+
+impl Role {
+    /// As written in the claim.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// What a token says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Claims {
+    /// Issuer.
+    pub iss: String,
+    /// Audience; one, as a plain string.
+    pub aud: String,
+    /// Subject: the name of the node or client.
+    pub sub: String,
+    /// What the subject is.
+    pub role: Role,
+    /// When it was issued, in seconds since the Unix epoch.
+    pub iat: i64,
+    /// When it ends, in seconds since the Unix epoch.
+    pub exp: i64,
+}
+
+/// Why a token was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TokenError {
+    /// Not a token, or one that is too long, or with claims of the wrong kind.
+    #[error("the token is malformed")]
+    Malformed,
+    /// Another algorithm than EdDSA, or none.
+    #[error("the token is not signed with EdDSA")]
+    Algorithm,
+    /// Altered, or signed by a key that is not trusted here.
+    #[error("the token's signature does not match a trusted key")]
+    Signature,
+    /// A claim that must be there is not.
+    #[error("the token has no claim \"{0}\"")]
+    Missing(&'static str),
+    /// From another issuer.
+    #[error("the token's issuer is not the expected one")]
+    Issuer,
+    /// For another audience.
+    #[error("the token is for another audience")]
+    Audience,
+    /// Its time is over.
+    #[error("the token has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("the token is not valid yet: check the clocks of issuer and verifier")]
+    NotYet,
+}
+
+/// Why a key could not be loaded, made or used.
+#[derive(Debug, Error)]
+pub enum KeyError {
+    /// The file could not be read.
+    #[error("cannot read the key file {}: {source}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// The file was read, but does not hold the key.
+    #[error("the key file {} is unusable: {source}", path.display())]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// What was expected in it.
+        source: Box<KeyError>,
+    },
+    /// Not a PEM block PRIVATE KEY (PKCS#8) of an Ed25519 key.
+    #[error("expected an Ed25519 private key in a PEM block PRIVATE KEY (PKCS#8, without a passphrase)")]
+    NotPrivate,
+    /// Not a PEM block PUBLIC KEY of an Ed25519 key.
+    #[error("expected an Ed25519 public key in a PEM block PUBLIC KEY")]
+    NotPublic,
+    /// The system gave no randomness.
+    #[error("the system's random number generator failed")]
+    Random,
+    /// Signing failed.
+    #[error("the token could not be signed")]
+    Signing,
+}
+
+/// A private Ed25519 key that signs tokens.
+pub struct SigningKey {
+    // rcgen's key pair reads and writes PEM over ring, so that this project needs no PEM code of its own.
+    pair: rcgen::KeyPair,
+    encoding: EncodingKey,
+}
+
+impl SigningKey {
+    /// A new random key.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn generate() -> Result<Self, KeyError> {
+        rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map(Self::new).map_err(|_| KeyError::Random)
+    }
+
+    /// Reads a key as [`SigningKey::to_pem`] or `openssl genpkey -algorithm ed25519` writes it.
+    ///
+    /// # Errors
+    /// When `pem` holds anything else.
+    pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
+        let pair = rcgen::KeyPair::from_pem(pem).map_err(|_| KeyError::NotPrivate)?;
+        if pair.is_compatible(&rcgen::PKCS_ED25519) { Ok(Self::new(pair)) } else { Err(KeyError::NotPrivate) }
+    }
+
+    /// Reads a key from a file; blocks for as long as the disk needs.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds anything else.
+    pub fn from_pem_file(path: &Path) -> Result<Self, KeyError> {
+        from_file(path, Self::from_pem)
+    }
+
+    /// The private key as a PEM block PRIVATE KEY (PKCS#8). A secret: for a file of mode 0600, nothing else.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        self.pair.serialize_pem()
+    }
+
+    /// The public key as a PEM block PUBLIC KEY.
+    #[must_use]
+    pub fn public_pem(&self) -> String {
+        self.pair.public_key_pem()
+    }
+
+    /// The public key that verifies what this key signs.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
+        PublicKey(DecodingKey::from_ed_der(self.pair.public_key_raw()))
+    }
+
+    fn new(pair: rcgen::KeyPair) -> Self {
+        install_provider();
+        let encoding = EncodingKey::from_ed_der(pair.serialized_der());
+        Self { pair, encoding }
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKey(secret)")
+    }
+}
+
+/// A public Ed25519 key that verifies tokens.
+#[derive(Clone)]
+pub struct PublicKey(DecodingKey);
+
+impl PublicKey {
+    /// Reads a key as [`SigningKey::public_pem`] or `openssl pkey -pubout` writes it.
+    ///
+    /// # Errors
+    /// When `pem` holds anything else.
+    pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
+        // A private key would be accepted by the parser: its file must not be spread as if it were public.
+        if !pem.contains("BEGIN PUBLIC KEY") {
+            return Err(KeyError::NotPublic);
+        }
+        let key = DecodingKey::from_ed_pem(pem.as_bytes()).map_err(|_| KeyError::NotPublic)?;
+        match key.try_get_as_bytes() {
+            Ok(bytes) if bytes.len() == PUBLIC_KEY_BYTES => Ok(Self(key)),
+            _ => Err(KeyError::NotPublic),
+        }
+    }
+
+    /// Reads a key from a file; blocks for as long as the disk needs.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds anything else.
+    pub fn from_pem_file(path: &Path) -> Result<Self, KeyError> {
+        from_file(path, Self::from_pem)
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PublicKey")
+    }
+}
+
+/// Signs `claims`.
+///
+/// # Errors
+/// When the key cannot sign, which a key that could be loaded always can.
+pub fn mint(key: &SigningKey, claims: &Claims) -> Result<String, KeyError> {
+    jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &key.encoding).map_err(|_| KeyError::Signing)
+}
+
+/// Verifies tokens of one issuer for one audience.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    keys: Vec<PublicKey>,
+    validation: Validation,
+    leeway_seconds: i64,
+}
+
+impl Verifier {
+    /// Accepts tokens signed by any of `keys` (several while a key is being rotated; none accepts nothing), issued by
+    /// `issuer` for `audience`.
+    #[must_use]
+    pub fn new(keys: Vec<PublicKey>, issuer: &str, audience: &str) -> Self {
+        install_provider();
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_issuer(&[issuer]);
+        validation.set_audience(&[audience]);
+        validation.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
+        // The library would ask the system's clock: time is checked below, against the caller's.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        Self { keys, validation, leeway_seconds: i64::from(DEFAULT_LEEWAY_SECONDS) }
+    }
+
+    /// Tolerates clocks that differ by up to `seconds`; more than [`MAX_LEEWAY_SECONDS`] is cut to that.
+    #[must_use]
+    pub fn with_leeway(mut self, seconds: u8) -> Self {
+        self.leeway_seconds = i64::from(seconds.min(MAX_LEEWAY_SECONDS));
+        self
+    }
+
+    /// What `token` says, if it can be believed at `now`.
+    ///
+    /// # Errors
+    /// When it cannot; see [`TokenError`].
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Malformed);
+        }
+        let (claims, not_before) = self.decode(token)?;
+        let now = now.millis().div_euclid(1_000);
+        if claims.exp.saturating_add(self.leeway_seconds) <= now {
+            return Err(TokenError::Expired);
+        }
+        let start = not_before.map_or(claims.iat, |nbf| nbf.max(claims.iat));
+        if start.saturating_sub(self.leeway_seconds) > now {
+            return Err(TokenError::NotYet);
+        }
+        Ok(claims)
+    }
+
+    /// The claims and `nbf`, once signature, issuer and audience are right.
+    fn decode(&self, token: &str) -> Result<(Claims, Option<i64>), TokenError> {
+        for key in &self.keys {
+            match jsonwebtoken::decode::<AsWritten>(token, &key.0, &self.validation) {
+                Ok(data) => return data.claims.complete(),
+                Err(error) => match refusal(error.kind()) {
+                    // Another key may have signed it.
+                    TokenError::Signature => {}
+                    refusal => return Err(refusal),
+                },
+            }
+        }
+        Err(TokenError::Signature)
+    }
+}
+
+/// The claims before it is known that all are there. A claim given twice is malformed, by serde's rules.
+#[derive(Deserialize)]
+struct AsWritten {
+    iss: Option<String>,
+    aud: Option<String>,
+    sub: Option<String>,
+    role: Option<Role>,
+    iat: Option<i64>,
+    exp: Option<i64>,
+    nbf: Option<i64>,
+}
+
+impl AsWritten {
+    fn complete(self) -> Result<(Claims, Option<i64>), TokenError> {
+        let claims = Claims {
+            iss: self.iss.ok_or(TokenError::Missing("iss"))?,
+            aud: self.aud.ok_or(TokenError::Missing("aud"))?,
+            sub: self.sub.filter(|sub| !sub.is_empty()).ok_or(TokenError::Missing("sub"))?,
+            role: self.role.ok_or(TokenError::Missing("role"))?,
+            iat: self.iat.ok_or(TokenError::Missing("iat"))?,
+            exp: self.exp.ok_or(TokenError::Missing("exp"))?,
+        };
+        Ok((claims, self.nbf))
+    }
+}
+
+fn refusal(kind: &ErrorKind) -> TokenError {
+    match kind {
+        ErrorKind::InvalidSignature => TokenError::Signature,
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
+            TokenError::Algorithm
+        }
+        ErrorKind::InvalidIssuer => TokenError::Issuer,
+        ErrorKind::InvalidAudience => TokenError::Audience,
+        ErrorKind::MissingRequiredClaim(claim) => match claim.as_str() {
+            "iss" => TokenError::Missing("iss"),
+            "aud" => TokenError::Missing("aud"),
+            "sub" => TokenError::Missing("sub"),
+            "exp" => TokenError::Missing("exp"),
+            _ => TokenError::Malformed,
+        },
+        _ => TokenError::Malformed,
+    }
+}
+
+fn from_file<K>(path: &Path, parse: impl Fn(&str) -> Result<K, KeyError>) -> Result<K, KeyError> {
+    let pem = std::fs::read_to_string(path)
+        .map_err(|source| KeyError::Unreadable { path: path.to_owned(), source })?;
+    parse(&pem).map_err(|source| KeyError::Content { path: path.to_owned(), source: Box::new(source) })
+}
+
+/// `jsonwebtoken` asks one provider per process. Nothing else in this program sets one.
+fn install_provider() {
+    static PROVIDER: CryptoProvider = CryptoProvider {
+        signer_factory: signer,
+        verifier_factory: verifier,
+        key_utils: KeyUtils::new_unimplemented(),
+    };
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Fails only when one is installed already: then tokens are signed and verified by that one.
+        let _ = PROVIDER.install_default();
+    });
+}
+
+fn signer(algorithm: &Algorithm, key: &EncodingKey) -> JwtResult<Box<dyn JwtSigner>> {
+    check(*algorithm, key.family())?;
+    // Keys that OpenSSL wrote come without the public half, which the checked constructor insists on.
+    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.as_bytes())
+        .map_err(|_| new_error(ErrorKind::InvalidEddsaKey))?;
+    Ok(Box::new(RingSigner(pair)))
+}
+
+fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> JwtResult<Box<dyn JwtVerifier>> {
+    check(*algorithm, key.family())?;
+    Ok(Box::new(RingVerifier(UnparsedPublicKey::new(&ED25519, key.try_get_as_bytes()?.to_vec()))))
+}
+
+fn check(algorithm: Algorithm, family: AlgorithmFamily) -> JwtResult<()> {
+    if algorithm == Algorithm::EdDSA && family == AlgorithmFamily::Ed {
+        Ok(())
+    } else {
+        Err(new_error(ErrorKind::InvalidAlgorithm))
+    }
+}
+
+struct RingSigner(Ed25519KeyPair);
+
+impl Signer<Vec<u8>> for RingSigner {
+    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, SignatureError> {
+        Ok(self.0.sign(message).as_ref().to_vec())
+    }
+}
+
+impl JwtSigner for RingSigner {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::EdDSA
+    }
+}
+
+struct RingVerifier(UnparsedPublicKey<Vec<u8>>);
+
+impl VerifySignature<Vec<u8>> for RingVerifier {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), SignatureError> {
+        self.0.verify(message, signature).map_err(|_| SignatureError::new())
+    }
+}
+
+impl JwtVerifier for RingVerifier {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::EdDSA
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! The search index: a projection of the ledger, one tantivy index for each layer and month.
+//!
+//! Promises: what is here can be deleted at any time and comes back from the ledger; a damaged shard is noticed when it
+//! is opened, built anew by the projector's thread, and left out of answers meanwhile; at most two writers are open and
+//! a bounded number of readers; starting reads no record and opens no shard that is up to date.
+//!
+//! Must not: keep a record's content (only its terms), answer from the index alone, or know SQL: what it needs of the
+//! ledger is the [`Source`].
+
+mod control;
+mod projector;
+mod readers;
+mod rebuild;
+mod schema;
+mod search;
+mod shard;
+mod words;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::wire::Fault;
+
+pub use control::Control;
+pub use search::{Candidate, Request, Searched};
+pub use shard::Shard;
+
+/// What the ledger knows of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardState {
+    /// Which.
+    pub shard: Shard,
+    /// Records that belong to it.
+    pub records: u64,
+    /// Bytes of their contents.
+    pub content_bytes: u64,
+    /// Sequence of its last change.
+    pub changed: u64,
+    /// Its changes up to this sequence are no longer kept: an index that is not at least as far is built anew.
+    pub settled: u64,
+}
+
+/// What the index needs of a record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// The record's key in the ledger: a number that is never used again, and grows.
+    pub key: u64,
+    /// When it was stored.
+    pub created: Timestamp,
+    /// In [0, 1].
+    pub importance: f64,
+    /// Each once.
+    pub tags: Vec<String>,
+    /// Whom or what it is about.
+    pub entity: Option<String>,
+    /// Goes through the analyzer and is not kept.
+    pub content: String,
+}
+
+/// A record that was changed, in its present state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Position among all changes.
+    pub sequence: u64,
+    /// The record's key.
+    pub key: u64,
+    /// The record as it is now; [`None`] when it is gone or belongs to another shard by now.
+    pub document: Option<Document>,
+}
+
+/// Where the projection reads. Every call may block and sees a snapshot of its own.
+pub trait Source: Send + Sync + 'static {
+    /// Every shard that ever had a record.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    fn shards(&self) -> Result<Vec<ShardState>, Fault>;
+
+    /// Changes of `shard` after `sequence`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    fn changes(&self, shard: Shard, after: u64, limit: u32) -> Result<Vec<Change>, Fault>;
+
+    /// Records of `shard` with a key above `after`, by key, at most `limit`.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    fn documents(&self, shard: Shard, after: u64, limit: u32) -> Result<Vec<Document>, Fault>;
+
+    /// Everything up to `sequence` is durably in the index of `shard`: its changes need not be kept.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    fn settle(&self, shard: Shard, sequence: u64) -> Result<(), Fault>;
+}
+
+/// How the projection is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Longest time from a change to its commit, when nobody waits.
+    pub commit_interval: Duration,
+    /// Changes after which a commit does not wait for the interval.
+    pub commit_changes: u64,
+    /// Open readers that are kept.
+    pub readers: usize,
+    /// Idle time after which writers are closed.
+    pub writer_idle: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            commit_interval: Duration::from_millis(500),
+            commit_changes: 5_000,
+            readers: 24,
+            writer_idle: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Why a shard could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// It is not what the ledger says it should be: it must be built anew.
+    #[error("the shard is damaged: {0}")]
+    Damaged(&'static str),
+    /// Tantivy failed; its message names files and never content.
+    #[error(transparent)]
+    Tantivy(#[from] tantivy::TantivyError),
+    /// The file system refused.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The ledger could not be read or written.
+    #[error("the ledger: {0}")]
+    Ledger(#[from] Fault),
+}
+
+impl IndexError {
+    /// Whether the disk is full. Tantivy wraps the system's error in several ways, all of which show its kind.
+    fn is_storage_full(&self) -> bool {
+        match self {
+            Self::Io(error) => error.kind() == std::io::ErrorKind::StorageFull,
+            Self::Tantivy(error) => format!("{error:?}").contains("StorageFull"),
+            Self::Ledger(fault) => fault.code == crate::wire::Code::StorageFull,
+            Self::Damaged(_) => false,
+        }
+    }
+}
+
+/// The running projection: its thread, its readers, and how both talk.
+pub struct Projection {
+    folder: PathBuf,
+    control: Arc<Control>,
+    readers: readers::Readers,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Projection {
+    /// Starts the projector over the shards under `folder`. Opens none of them.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(folder: &Path, source: Arc<dyn Source>, options: Options) -> std::io::Result<Self> {
+        let control = Arc::new(Control::new());
+        let projector = projector::Projector::new(folder.to_owned(), source, options, control.clone());
+        let thread = std::thread::Builder::new().name("projector".into()).spawn(move || projector.run())?;
+        let readers = readers::Readers::new(folder.to_owned(), options.readers);
+        Ok(Self { folder: folder.to_owned(), control, readers, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Wakes the projector, waits for it, asks for rebuilds.
+    #[must_use]
+    pub const fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// Searches `shards`; the others are not touched. Blocks. Shards that cannot be asked are named in the answer and
+    /// will be built anew.
+    #[must_use]
+    pub fn search(&self, shards: &[ShardState], request: &Request<'_>) -> Searched {
+        let searched = search::search(&self.readers, &self.control, shards, request);
+        for shard in &searched.broken {
+            self.control.report_damage(*shard);
+        }
+        searched
+    }
+
+    /// Bytes of the shard's folder. Blocks.
+    #[must_use]
+    pub fn bytes(&self, shard: Shard) -> u64 {
+        let Ok(entries) = std::fs::read_dir(shard.folder(&self.folder)) else { return 0 };
+        entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
+    }
+
+    /// Ends the projector after the commit it is in. What is not committed is replayed at the next start. Blocks.
+    pub fn stop(&self) {
+        self.control.stop();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic of the thread has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Projection {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

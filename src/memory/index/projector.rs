@@ -1,0 +1,296 @@
+//! The thread that keeps the index up to date.
+//!
+//! A turn asks the ledger which shards have changed and brings each to the present state of its records. A shard that
+//! fails is left alone for a while and tried again: the ledger keeps its changes until they are committed here. Damage is
+//! answered by building the shard anew, in steps between which the other shards get their turns.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::control::{Next, Wait};
+use super::rebuild::Rebuild;
+use super::writer::ShardWriter;
+use super::{Control, IndexError, Options, Shard, ShardState, Source};
+
+/// Writers that are open at the same time, a rebuild's included.
+const MAX_WRITERS: usize = 2;
+/// Changes that are read at once. Each may carry a whole record.
+const CHANGES_PER_READ: u32 = 500;
+/// Committed changes after which the ledger is told to drop them, where the projector has no rest.
+const SETTLE_AFTER: u64 = 1_000;
+/// First and longest pause after a failure.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Failures in a row, none of them a full disk, after which a shard counts as damaged.
+const FAILURES_TO_DAMAGE: u32 = 3;
+
+struct Failure {
+    count: u32,
+    retry_at: Instant,
+}
+
+pub(super) struct Projector {
+    folder: PathBuf,
+    source: Arc<dyn Source>,
+    options: Options,
+    control: Arc<Control>,
+    /// The last used comes last.
+    writers: Vec<(Shard, ShardWriter)>,
+    /// Committed here, and not yet settled in the ledger: up to which sequence, and how many changes.
+    unsettled: HashMap<Shard, (u64, u64)>,
+    failures: HashMap<Shard, Failure>,
+    rebuild: Option<Rebuild>,
+}
+
+impl Projector {
+    pub(super) fn new(
+        folder: PathBuf,
+        source: Arc<dyn Source>,
+        options: Options,
+        control: Arc<Control>,
+    ) -> Self {
+        Self {
+            folder,
+            source,
+            options,
+            control,
+            writers: Vec::new(),
+            unsettled: HashMap::new(),
+            failures: HashMap::new(),
+            rebuild: None,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut turn_at = Instant::now();
+        let mut idle_since = Instant::now();
+        loop {
+            let resting = self.writers.is_empty() && self.unsettled.is_empty();
+            let wait = Wait {
+                turn_at,
+                enough: self.options.commit_changes,
+                rebuilding: self.rebuild.is_some(),
+                rebuild_at: self.rebuild_at(),
+                idle_at: (!resting).then(|| idle_since + self.options.writer_idle),
+            };
+            match self.control.next(&wait) {
+                Next::Stop => return,
+                Next::Turn => {
+                    self.turn();
+                    idle_since = Instant::now();
+                    turn_at = self.next_turn(idle_since);
+                }
+                Next::Rebuild => {
+                    self.rebuild_step();
+                    idle_since = Instant::now();
+                }
+                Next::Idle => {
+                    self.rest();
+                    // What could not be settled is tried again after as long.
+                    idle_since = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// When changes that come from now on are due; later when all that is left waits for a retry.
+    fn next_turn(&self, now: Instant) -> Instant {
+        let retry = self.failures.values().map(|failure| failure.retry_at).min();
+        let due = now + self.options.commit_interval;
+        retry.map_or(due, |retry| retry.max(now).min(due.max(retry)))
+    }
+
+    /// When the next requested rebuild may be tried, if it has failed before.
+    fn rebuild_at(&self) -> Option<Instant> {
+        let shard = self.control.rebuild_request()?;
+        self.failures.get(&shard).map(|failure| failure.retry_at)
+    }
+
+    fn turn(&mut self) {
+        let states = match self.source.shards() {
+            Ok(states) => states,
+            Err(error) => {
+                tracing::warn!(%error, "the search index cannot read the ledger; it tries again");
+                self.control.keep_dirty();
+                return;
+            }
+        };
+        for state in states {
+            if self.control.stopping() {
+                return;
+            }
+            let rebuilding = self.rebuild.as_ref().is_some_and(|rebuild| rebuild.shard() == state.shard);
+            if self.control.committed(&state) >= state.changed
+                || rebuilding
+                || self.control.is_damaged(state.shard)
+            {
+                continue;
+            }
+            if self.failures.get(&state.shard).is_some_and(|failure| Instant::now() < failure.retry_at) {
+                self.control.keep_dirty();
+                continue;
+            }
+            match guarded(|| self.catch_up(&state)) {
+                Ok(()) => self.recovered(state.shard),
+                Err(error) => self.failed(state.shard, &error),
+            }
+        }
+    }
+
+    /// Applies what `state.shard` lacks, and commits.
+    fn catch_up(&mut self, state: &ShardState) -> Result<(), IndexError> {
+        let shard = state.shard;
+        let position = self.open_writer(state)?;
+        let writer = &mut self.writers[position].1;
+        let mut applied = writer.sequence();
+        while applied < state.changed && !self.control.stopping() {
+            let changes = self.source.changes(shard, applied, CHANGES_PER_READ)?;
+            let Some(last) = changes.last() else {
+                return Err(IndexError::Damaged("changes are missing"));
+            };
+            applied = last.sequence;
+            // Each change carries the present state, so one of each record is enough.
+            let mut seen = HashSet::with_capacity(changes.len());
+            for change in changes {
+                if seen.insert(change.key) {
+                    writer.apply(change.key, change.document.as_ref())?;
+                }
+            }
+            if writer.pending() >= self.options.commit_changes || applied >= state.changed {
+                let before = writer.sequence();
+                writer.commit(applied)?;
+                self.control.set_committed(shard, applied);
+                let unsettled = self.unsettled.entry(shard).or_default();
+                *unsettled = (applied, unsettled.1 + (applied - before));
+                if unsettled.1 >= SETTLE_AFTER {
+                    self.source.settle(shard, applied)?;
+                    self.unsettled.remove(&shard);
+                }
+            }
+        }
+        // The writer may have known more than this run: nothing was left to do.
+        if self.control.committed(state) < applied && !self.control.stopping() {
+            self.control.set_committed(shard, applied);
+            self.unsettled.insert(shard, (applied, 0));
+        }
+        Ok(())
+    }
+
+    /// The position of the shard's writer, opened if it is not; the one that was not used for longest makes room.
+    fn open_writer(&mut self, state: &ShardState) -> Result<usize, IndexError> {
+        if let Some(position) = self.writers.iter().position(|(shard, _)| *shard == state.shard) {
+            let writer = self.writers.remove(position);
+            self.writers.push(writer);
+        } else {
+            self.limit_writers(MAX_WRITERS - 1 - usize::from(self.rebuild.is_some()));
+            let writer = ShardWriter::open(&state.shard.folder(&self.folder), state)?;
+            self.writers.push((state.shard, writer));
+        }
+        Ok(self.writers.len() - 1)
+    }
+
+    fn limit_writers(&mut self, most: usize) {
+        while self.writers.len() > most {
+            let (shard, writer) = self.writers.remove(0);
+            close(shard, writer);
+        }
+    }
+
+    /// Closes writers and lets the ledger drop what is in the index.
+    fn rest(&mut self) {
+        self.limit_writers(0);
+        let source = &self.source;
+        self.unsettled.retain(|shard, (sequence, _)| source.settle(*shard, *sequence).is_err());
+    }
+
+    fn rebuild_step(&mut self) {
+        let shard = self.rebuild.as_ref().map(Rebuild::shard).or_else(|| self.control.rebuild_request());
+        let Some(shard) = shard else { return };
+        match guarded(|| self.advance_rebuild(shard)) {
+            Ok(()) => {}
+            Err(error) => {
+                self.rebuild = None;
+                self.failed(shard, &error);
+            }
+        }
+    }
+
+    fn advance_rebuild(&mut self, shard: Shard) -> Result<(), IndexError> {
+        let Some(rebuild) = &mut self.rebuild else {
+            self.limit_writers(MAX_WRITERS - 1);
+            // The old index still answers where it can, but is no longer written.
+            self.writers.retain(|(open, _)| *open != shard);
+            let state = self.source.shards()?.into_iter().find(|state| state.shard == shard);
+            let Some(state) = state else {
+                self.control.set_rebuilt(shard, 0);
+                return Ok(());
+            };
+            self.rebuild = Some(Rebuild::begin(&self.folder, &state)?);
+            return Ok(());
+        };
+        if rebuild.step(self.source.as_ref())? {
+            return Ok(());
+        }
+        let Some(rebuild) = self.rebuild.take() else { return Ok(()) };
+        let sequence = rebuild.finish(&self.folder)?;
+        self.unsettled.insert(shard, (sequence, 0));
+        self.control.set_rebuilt(shard, sequence);
+        self.recovered(shard);
+        tracing::info!(%shard, "the search index of a month was built anew");
+        Ok(())
+    }
+
+    fn recovered(&mut self, shard: Shard) {
+        if self.failures.remove(&shard).is_some() {
+            tracing::info!(%shard, "the search index of a month is written again");
+        }
+    }
+
+    /// Drops the shard's writer, and decides between another try and building it anew. Logged once until it recovers.
+    fn failed(&mut self, shard: Shard, error: &IndexError) {
+        self.writers.retain(|(open, _)| *open != shard);
+        let count = self.failures.get(&shard).map_or(0, |failure| failure.count).saturating_add(1);
+        if count == 1 {
+            tracing::warn!(%shard, %error, "the search index of a month cannot be written; it tries again");
+        }
+        let pause = BACKOFF.0.saturating_mul(1 << (count - 1).min(8)).min(BACKOFF.1);
+        let damaged = match error {
+            IndexError::Damaged(_) => true,
+            IndexError::Ledger(_) => false,
+            // A folder that does not even open will not get better by waiting.
+            other => !other.is_storage_full() && (count >= FAILURES_TO_DAMAGE || !self.opens(shard)),
+        };
+        if damaged && !self.control.is_damaged(shard) {
+            self.failures.remove(&shard);
+            self.control.report_damage(shard);
+        } else {
+            self.failures.insert(shard, Failure { count, retry_at: Instant::now() + pause });
+        }
+        self.control.keep_dirty();
+    }
+
+    fn opens(&self, shard: Shard) -> bool {
+        let open = || tantivy::Index::open_in_dir(shard.folder(&self.folder))?.reader().map(drop);
+        matches!(catch_unwind(AssertUnwindSafe(open)), Ok(Ok(())))
+    }
+}
+
+impl Drop for Projector {
+    fn drop(&mut self) {
+        // Waiting for merges would hold up the end of the process; they begin again with the next commit.
+        self.writers.clear();
+    }
+}
+
+fn close(shard: Shard, writer: ShardWriter) {
+    if let Err(error) = writer.close() {
+        tracing::debug!(%shard, %error, "a merge did not end well; the last commit stands");
+    }
+}
+
+/// Runs `work`; a panic of tantivy over a damaged file counts as damage.
+fn guarded(work: impl FnOnce() -> Result<(), IndexError>) -> Result<(), IndexError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(IndexError::Damaged("tantivy panicked over it")))
+}

@@ -1,0 +1,145 @@
+//! An open shard that is being written.
+//!
+//! One indexing thread and one merging thread, 15 MB of arena (filled as needed). Nothing is durable or visible before
+//! [`ShardWriter::commit`]; dropping a writer forgets what was not committed.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
+use tantivy::schema::Term;
+use tantivy::{Index, IndexSettings, IndexWriter};
+
+use super::schema::{self, Mark};
+use super::{Document, IndexError, Shard, ShardState};
+
+/// The smallest arena that tantivy accepts.
+const ARENA_BYTES: usize = 15_000_000;
+/// Share of deleted documents from which a segment is rewritten, so that forgotten terms leave the disk.
+const DELETED_SHARE: f32 = 0.2;
+
+pub struct ShardWriter {
+    folder: PathBuf,
+    writer: IndexWriter,
+    mark: Mark,
+    pending: u64,
+}
+
+impl ShardWriter {
+    /// Opens the shard in `folder`, and checks that it is the one that the ledger describes. A shard that never had a
+    /// commit is created.
+    ///
+    /// # Errors
+    /// [`IndexError::Damaged`] when it must be built anew, others when opening failed.
+    pub fn open(folder: &Path, state: &ShardState) -> Result<Self, IndexError> {
+        if !folder.join("meta.json").exists() {
+            if state.settled > 0 {
+                return Err(IndexError::Damaged("it is missing"));
+            }
+            return Self::create(folder, state.shard);
+        }
+        let index = Index::open_in_dir(folder)?;
+        let mark = Mark::read(index.load_metas()?.payload.as_deref(), state.shard)?;
+        if mark.sequence < state.settled {
+            return Err(IndexError::Damaged("it is older than the ledger's changes"));
+        }
+        if mark.sequence > state.changed {
+            return Err(IndexError::Damaged("it is newer than the ledger"));
+        }
+        Self::over(folder, index, mark)
+    }
+
+    /// Makes an empty shard in `folder`; what was there is removed.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn create(folder: &Path, shard: Shard) -> Result<Self, IndexError> {
+        remove_folder(folder)?;
+        std::fs::create_dir_all(folder)?;
+        let settings = IndexSettings {
+            // No field is stored: there is nothing to compress.
+            docstore_compression: tantivy::store::Compressor::None,
+            ..IndexSettings::default()
+        };
+        let index = Index::builder().schema(schema::schema()).settings(settings).create_in_dir(folder)?;
+        Self::over(folder, index, Mark::empty(shard))
+    }
+
+    fn over(folder: &Path, index: Index, mark: Mark) -> Result<Self, IndexError> {
+        schema::register(&index);
+        let options = IndexWriterOptions::builder()
+            .num_worker_threads(1)
+            .num_merge_threads(1)
+            .memory_budget_per_thread(ARENA_BYTES)
+            .build();
+        let writer = index.writer_with_options(options)?;
+        let mut policy = LogMergePolicy::default();
+        policy.set_del_docs_ratio_before_merge(DELETED_SHARE);
+        writer.set_merge_policy(Box::new(policy));
+        Ok(Self { folder: folder.to_owned(), writer, mark, pending: 0 })
+    }
+
+    /// Everything up to here is committed.
+    pub const fn sequence(&self) -> u64 {
+        self.mark.sequence
+    }
+
+    /// Changes since the last commit.
+    pub const fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    /// Brings one record to its present state.
+    ///
+    /// # Errors
+    /// When the indexing thread has failed.
+    pub fn apply(&mut self, key: u64, document: Option<&Document>) -> Result<(), IndexError> {
+        self.pending += 1;
+        // Every deletion is looked up in every segment: a record that cannot be there yet is spared that.
+        if key <= self.mark.top_key {
+            self.writer.delete_term(Term::from_field_u64(schema::fields().key, key));
+        }
+        if let Some(document) = document {
+            self.writer.add_document(schema::document(document))?;
+            self.mark.top_key = self.mark.top_key.max(key);
+        }
+        Ok(())
+    }
+
+    /// Makes what was applied durable and visible, as the state at `sequence`.
+    ///
+    /// # Errors
+    /// When the file system refuses; the writer must be dropped then.
+    pub fn commit(&mut self, sequence: u64) -> Result<(), IndexError> {
+        let mut mark = self.mark.clone();
+        mark.sequence = sequence;
+        let payload = mark.write()?;
+        let mut prepared = self.writer.prepare_commit()?;
+        prepared.set_payload(&payload);
+        prepared.commit()?;
+        // Tantivy renames meta.json and leaves the folder unsynced; changes are dropped from the ledger after this.
+        File::open(&self.folder)?.sync_all()?;
+        self.mark = mark;
+        self.pending = 0;
+        Ok(())
+    }
+
+    /// Lets merges end and closes. What was not committed is forgotten.
+    ///
+    /// # Errors
+    /// When a merge failed; the last commit stands.
+    pub fn close(self) -> Result<(), IndexError> {
+        Ok(self.writer.wait_merging_threads()?)
+    }
+}
+
+/// Removes a shard's folder, if it is there.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn remove_folder(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

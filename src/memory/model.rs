@@ -1,0 +1,430 @@
+//! What a memory is, what may be asked of it, and the rules that need no storage.
+//!
+//! Everything here is pure. Requests refuse fields that they do not know; what is out of range is refused with
+//! `invalid` and a message that names the field and the range, never the value.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::clock::Timestamp;
+use crate::wire::Fault;
+
+/// Most tags of one record.
+pub const MAX_TAGS: usize = 32;
+/// Longest tag, in characters.
+pub const MAX_TAG_CHARS: usize = 64;
+/// Longest entity name, in characters.
+pub const MAX_ENTITY_CHARS: usize = 128;
+/// Longest query text, in characters.
+pub const MAX_QUERY_CHARS: usize = 1_000;
+/// Most hits of one answer.
+pub const MAX_HITS: u32 = 100;
+
+/// How long and in which way a memory is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    /// What just happened.
+    #[default]
+    ShortTerm,
+    /// What proved to matter.
+    LongTerm,
+    /// What the task at hand needs.
+    Working,
+    /// Events, in their order.
+    Episodic,
+    /// Facts.
+    Semantic,
+}
+
+impl Layer {
+    /// Every layer, in the order of the documentation.
+    pub const ALL: [Self; 5] =
+        [Self::ShortTerm, Self::LongTerm, Self::Working, Self::Episodic, Self::Semantic];
+
+    /// The name as it is written everywhere: on the wire, in the ledger, in folders and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ShortTerm => "short_term",
+            Self::LongTerm => "long_term",
+            Self::Working => "working",
+            Self::Episodic => "episodic",
+            Self::Semantic => "semantic",
+        }
+    }
+
+    /// The layer of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|layer| layer.as_str() == name)
+    }
+}
+
+// By hand, because serde's own message quotes the unknown name.
+impl<'de> Deserialize<'de> for Layer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&name).ok_or_else(|| {
+            serde::de::Error::custom(
+                "unknown layer: expected one of short_term, long_term, working, episodic, semantic",
+            )
+        })
+    }
+}
+
+/// A memory as it is kept in the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Record {
+    /// UUID version 7.
+    pub id: String,
+    /// Where it is kept.
+    pub layer: Layer,
+    /// What is remembered.
+    pub content: String,
+    /// Words to find it by; each once, in the order given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Whom or what it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
+    /// From 0 (may go first) to 1.
+    pub importance: f64,
+    /// When it was stored.
+    pub created: Timestamp,
+    /// SHA-256 of the content's UTF-8 bytes, in hexadecimal.
+    pub checksum: String,
+}
+
+/// The checksum of `content`: SHA-256 in lower-case hexadecimal.
+#[must_use]
+pub fn checksum(content: &str) -> String {
+    use std::fmt::Write;
+    let digest = ring::digest::digest(&ring::digest::SHA256, content.as_bytes());
+    digest.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// Remembers something.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// What to remember: 1 to 10,000 characters unless configured otherwise.
+    pub content: String,
+    /// Where to keep it; `short_term` by default.
+    #[serde(default)]
+    pub layer: Layer,
+    /// At most 32 words to find it by, each of 1 to 64 characters.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Whom or what it is about: 1 to 128 characters.
+    #[serde(default)]
+    pub entity: Option<String>,
+    /// From 0 to 1; 0.5 by default.
+    #[serde(default = "default_importance")]
+    pub importance: f64,
+}
+
+const fn default_importance() -> f64 {
+    0.5
+}
+
+impl Store {
+    /// Checks the ranges and drops repeated tags.
+    ///
+    /// # Errors
+    /// `invalid`, with the field and its range.
+    pub fn validate(&mut self, max_content_chars: usize) -> Result<(), Fault> {
+        length("content", &self.content, max_content_chars)?;
+        if !(0.0..=1.0).contains(&self.importance) {
+            return Err(Fault::invalid("importance: expected a number from 0 to 1"));
+        }
+        check_tags(&self.tags)?;
+        let mut seen = std::collections::HashSet::new();
+        self.tags.retain(|tag| seen.insert(tag.clone()));
+        self.entity.as_deref().map_or(Ok(()), |entity| length("entity", entity, MAX_ENTITY_CHARS))
+    }
+}
+
+/// What became of a store: it is in the ledger.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Stored {
+    /// The new record.
+    pub id: String,
+    /// Where it is kept.
+    pub layer: Layer,
+    /// Position among all changes of memory; grows with each.
+    pub sequence: u64,
+    /// SHA-256 of the content, in hexadecimal.
+    pub checksum: String,
+}
+
+/// Fetches one record.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Get {
+    /// The record's id.
+    pub id: String,
+}
+
+/// Removes one record for good.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Forget {
+    /// The record's id.
+    pub id: String,
+}
+
+/// The record is gone.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Forgotten {
+    /// Always true: what was not there is answered `not_found`.
+    pub forgotten: bool,
+}
+
+/// How fresh an answer must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// What the index knows now: at most about half a second behind.
+    #[default]
+    Fast,
+    /// Everything that was stored before the query came in.
+    Latest,
+}
+
+/// Searches. Without `text`: the newest first.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    /// Words, of which any may occur; `"a phrase"`, `+required`, `-excluded`. At most 1,000 characters. What is not
+    /// well formed is taken as plain words.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Only these layers; all of them when empty.
+    #[serde(default)]
+    pub layers: Vec<Layer>,
+    /// Only records that have every one of these tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Only records about this entity.
+    #[serde(default)]
+    pub entity: Option<String>,
+    /// Only records created at this time or later.
+    #[serde(default)]
+    pub from: Option<Timestamp>,
+    /// Only records created before this time.
+    #[serde(default)]
+    pub to: Option<Timestamp>,
+    /// Most hits, from 1 to 100; 10 by default.
+    #[serde(default = "default_limit")]
+    pub limit: u32,
+    /// `fast` or `latest`.
+    #[serde(default)]
+    pub consistency: Consistency,
+    /// Whether to say what each score is made of, and how many records match in total.
+    #[serde(default)]
+    pub explain: bool,
+}
+
+const fn default_limit() -> u32 {
+    10
+}
+
+impl Query {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// `invalid`, with the field and its range.
+    pub fn validate(&self) -> Result<(), Fault> {
+        if self.text.as_deref().is_some_and(|text| text.chars().count() > MAX_QUERY_CHARS) {
+            return Err(Fault::invalid(format!("text: expected at most {MAX_QUERY_CHARS} characters")));
+        }
+        if !(1..=MAX_HITS).contains(&self.limit) {
+            return Err(Fault::invalid(format!("limit: expected a number from 1 to {MAX_HITS}")));
+        }
+        if self.layers.len() > Layer::ALL.len() {
+            return Err(Fault::invalid("layers: expected each layer at most once"));
+        }
+        check_tags(&self.tags)?;
+        self.entity.as_deref().map_or(Ok(()), |entity| length("entity", entity, MAX_ENTITY_CHARS))
+    }
+
+    /// Whether the query asks for records of `layer`.
+    #[must_use]
+    pub fn wants(&self, layer: Layer) -> bool {
+        self.layers.is_empty() || self.layers.contains(&layer)
+    }
+
+    /// Whether `record` passes every filter. The text is not looked at.
+    #[must_use]
+    pub fn admits(&self, record: &Record) -> bool {
+        self.wants(record.layer)
+            && self.tags.iter().all(|tag| record.tags.contains(tag))
+            && self.entity.as_ref().is_none_or(|entity| record.entity.as_ref() == Some(entity))
+            && self.from.is_none_or(|from| record.created >= from)
+            && self.to.is_none_or(|to| record.created < to)
+    }
+}
+
+/// What a score is made of; each in [0, 1].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Parts {
+    /// BM25, relative to the best hit of this query.
+    pub text: f64,
+    /// 1 for a record of this moment, halved with each half-life.
+    pub recency: f64,
+    /// The record's importance.
+    pub importance: f64,
+}
+
+/// A record that was found.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Hit {
+    /// The record.
+    #[serde(flatten)]
+    pub record: Record,
+    /// In [0, 1]; hits are ordered by it, and without a text by time.
+    pub score: f64,
+    /// With `explain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<Parts>,
+}
+
+/// The answer to a query.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Found {
+    /// Best first; without a text newest first.
+    pub hits: Vec<Hit>,
+    /// How many records match, with `explain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Whether a part of the index could not be asked or was not up to date in time; nothing is lost, ask again.
+    pub partial: bool,
+    /// Time from admission to answer, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// Asks for numbers.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stats {}
+
+/// One layer in numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LayerStats {
+    /// Which.
+    pub layer: Layer,
+    /// Records in the ledger.
+    pub records: u64,
+    /// Bytes of their contents.
+    pub content_bytes: u64,
+    /// Bytes of the index on disk.
+    pub index_bytes: u64,
+    /// Months that the index is kept in.
+    pub shards: u64,
+}
+
+/// Memory in numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StatsReport {
+    /// Every layer, also the empty ones.
+    pub layers: Vec<LayerStats>,
+    /// The last change's sequence.
+    pub sequence: u64,
+    /// Everything up to here is in the index.
+    pub indexed: u64,
+    /// How far the index is behind: `sequence` minus `indexed`.
+    pub lag: u64,
+    /// Shards that are damaged and wait for being rebuilt.
+    pub damaged: u64,
+}
+
+/// Builds the search index anew from the ledger.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rebuild {}
+
+/// The index has been built anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rebuilt {
+    /// How many shards.
+    pub shards: u64,
+    /// How many records they hold.
+    pub records: u64,
+}
+
+fn check_tags(tags: &[String]) -> Result<(), Fault> {
+    if tags.len() > MAX_TAGS {
+        return Err(Fault::invalid(format!("tags: expected at most {MAX_TAGS}")));
+    }
+    tags.iter().try_for_each(|tag| length("tags", tag, MAX_TAG_CHARS))
+}
+
+fn length(field: &str, text: &str, max: usize) -> Result<(), Fault> {
+    // A character has at least one byte: short texts need no count.
+    if text.is_empty() || (text.len() > max && text.chars().count() > max) {
+        return Err(Fault::invalid(format!("{field}: expected 1 to {max} characters")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Code, Encoding};
+
+    fn store(json: &str) -> Result<Store, Fault> {
+        let mut store: Store = Encoding::Json.decode(json.as_bytes())?;
+        store.validate(10_000)?;
+        Ok(store)
+    }
+
+    #[test]
+    fn an_unknown_layer_is_invalid_and_the_answer_names_the_five() {
+        let fault = store(r#"{"content":"x","layer":"hippocampus"}"#).unwrap_err();
+        assert_eq!(fault.code, Code::Invalid);
+        for layer in Layer::ALL {
+            assert!(fault.message.contains(layer.as_str()), "{}", fault.message);
+            assert_eq!(serde_json::to_value(layer).unwrap(), layer.as_str());
+        }
+        assert!(!fault.message.contains("hippocampus"));
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_invalid() {
+        let long = "x".repeat(10_001);
+        for json in [
+            r#"{"content":""}"#.to_owned(),
+            format!(r#"{{"content":"{long}"}}"#),
+            r#"{"content":"x","importance":1.1}"#.into(),
+            r#"{"content":"x","importance":-0.1}"#.into(),
+            r#"{"content":"x","tags":[""]}"#.into(),
+            format!(r#"{{"content":"x","tags":[{}]}}"#, vec![r#""t""#; 33].join(",")),
+            r#"{"content":"x","entity":""}"#.into(),
+            r#"{"content":"x","colour":"red"}"#.into(),
+        ] {
+            assert_eq!(store(&json).unwrap_err().code, Code::Invalid, "{}", &json[..json.len().min(80)]);
+        }
+        let mut nan = store(r#"{"content":"x"}"#).unwrap();
+        nan.importance = f64::NAN;
+        assert_eq!(nan.validate(10).unwrap_err().code, Code::Invalid);
+    }
+
+    #[test]
+    fn limits_count_characters_and_repeated_tags_are_kept_once() {
+        let content = "ä".repeat(10_000);
+        let store = store(&format!(r#"{{"content":"{content}","tags":["b","a","b"]}}"#)).unwrap();
+        assert_eq!(store.tags, ["b", "a"]);
+        assert_eq!(store.layer, Layer::ShortTerm);
+        assert!((store.importance - 0.5).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn the_checksum_is_sha_256_in_hexadecimal() {
+        assert_eq!(checksum("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+}

@@ -1,0 +1,107 @@
+//! Acknowledgements in the order of receipt (MQTT-4.6.0-2), for one connection.
+//!
+//! Each QoS 1 delivery gets the next number when it is received. Handlers finish in any order; an acknowledgement waits
+//! here until all before it have been sent. When the connection ends, its channel closes, and what comes late goes
+//! nowhere.
+
+use std::collections::VecDeque;
+
+use rumqttc::{AsyncClient, ManualAck};
+use tokio::sync::mpsc;
+
+use super::AT_LEAST_ONCE_QUEUE;
+use crate::engine::port::Ack;
+
+/// Hands out numbers in the order of receipt.
+pub(super) struct Acks {
+    next: u64,
+    done: mpsc::Sender<(u64, ManualAck)>,
+}
+
+/// Makes the two ends: numbers for the poll task, and the task that sends.
+pub(super) fn channel(client: AsyncClient) -> (Acks, impl Future<Output = ()> + Send + 'static) {
+    // As many as can be owed at a time, so that handing one in never finds it full.
+    let (done, receiver) = mpsc::channel(AT_LEAST_ONCE_QUEUE);
+    (Acks { next: 0, done }, send_in_order(client, receiver))
+}
+
+impl Acks {
+    /// The acknowledgement of the delivery just received.
+    pub(super) fn owe(&mut self, ack: ManualAck) -> Ack {
+        let number = self.next;
+        self.next += 1;
+        let done = self.done.clone();
+        Ack::new(move || {
+            // An error means that the connection is gone: the broker delivers the message again.
+            let _ = done.try_send((number, ack));
+        })
+    }
+}
+
+async fn send_in_order(client: AsyncClient, mut done: mpsc::Receiver<(u64, ManualAck)>) {
+    let mut window = Window::default();
+    while let Some((number, ack)) = done.recv().await {
+        window.insert(number, ack);
+        while let Some(ack) = window.pop() {
+            if client.manual_ack(ack).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Puts numbered things into order.
+struct Window<T> {
+    first: u64,
+    slots: VecDeque<Option<T>>,
+}
+
+impl<T> Default for Window<T> {
+    fn default() -> Self {
+        Self { first: 0, slots: VecDeque::new() }
+    }
+}
+
+impl<T> Window<T> {
+    fn insert(&mut self, number: u64, item: T) {
+        let Some(at) = number.checked_sub(self.first) else { return };
+        let at = at as usize;
+        if self.slots.len() <= at {
+            self.slots.resize_with(at + 1, || None);
+        }
+        self.slots[at] = Some(item);
+    }
+
+    /// The next in order, if it is there.
+    fn pop(&mut self) -> Option<T> {
+        if matches!(self.slots.front(), Some(Some(_))) {
+            self.first += 1;
+            self.slots.pop_front().flatten()
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Window;
+
+    proptest! {
+        #[test]
+        fn whatever_the_order_of_completion_things_leave_in_the_order_of_receipt(order in Just((0..60u64).collect::<Vec<_>>()).prop_shuffle()) {
+            let mut window = Window::default();
+            let mut left = Vec::new();
+            for (done, number) in order.iter().enumerate() {
+                window.insert(*number, *number);
+                while let Some(next) = window.pop() {
+                    prop_assert!(order[..=done].contains(&next));
+                    left.push(next);
+                }
+            }
+            prop_assert_eq!(left, (0..60).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A client for the command line: connects once, asks, listens, leaves. No reconnecting: a person is waiting.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rumqttc::mqttbytes::QoS;
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, Incoming, PublishOptions, PublishProperties,
+    SubscribeFilter,
+};
+use tokio::sync::mpsc;
+
+use super::connect::{ConnectOptions, SetupError};
+use crate::clock::Timestamp;
+
+/// Messages that may wait to be looked at; beyond it the broker is made to wait.
+const QUEUE: usize = 256;
+
+/// Why the broker could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Certificates, keys or passwords.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// No connection, or it went away.
+    #[error("cannot reach the broker: {0}")]
+    Unreachable(String),
+    /// Connected, but the broker does not allow it.
+    #[error("the broker refused: {0}")]
+    Refused(String),
+    /// Nothing came in time.
+    #[error("no answer in time")]
+    Timeout,
+}
+
+/// A message that arrived.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Its topic.
+    pub topic: String,
+    /// Its bytes.
+    pub payload: Bytes,
+    /// Correlation Data.
+    pub correlation_data: Option<Bytes>,
+}
+
+/// What to publish.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// The topic.
+    pub topic: String,
+    /// JSON.
+    pub payload: Bytes,
+    /// Response Topic.
+    pub response_topic: String,
+    /// Correlation Data.
+    pub correlation_data: Bytes,
+    /// Message Expiry Interval.
+    pub expires_in: Duration,
+    /// The command's `message_id`.
+    pub message_id: String,
+}
+
+/// A connection for as long as it takes.
+pub struct Client {
+    client: AsyncClient,
+    messages: mpsc::Receiver<Message>,
+    poll: tokio::task::JoinHandle<Result<(), CallError>>,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn connect(options: ConnectOptions, now: Timestamp) -> Result<Self, CallError> {
+        let limit = options.connect_timeout;
+        let built = tokio::task::spawn_blocking(move || options.build(None, now))
+            .await
+            .map_err(|error| CallError::Unreachable(error.to_string()))??;
+        let (client, mut event_loop) = AsyncClient::builder(built)
+            .capacity(QUEUE)
+            .try_build()
+            .map_err(|error| CallError::Unreachable(error.to_string()))?;
+        let connected = async {
+            loop {
+                match event_loop.poll().await {
+                    Ok(Event::Incoming(Incoming::ConnAck(_))) => return Ok(()),
+                    Ok(_) => {}
+                    Err(ConnectionError::ConnectionRefused(code)) => {
+                        return Err(CallError::Refused(format!("{code:?}")));
+                    }
+                    Err(error) => return Err(CallError::Unreachable(error.to_string())),
+                }
+            }
+        };
+        tokio::time::timeout(limit, connected).await.map_err(|_| CallError::Timeout)??;
+        let (sender, messages) = mpsc::channel(QUEUE);
+        let poll = tokio::spawn(poll(event_loop, sender));
+        Ok(Self { client, messages, poll })
+    }
+
+    /// Subscribes at QoS 1 and waits until the broker has granted it.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn subscribe(&self, filters: &[String]) -> Result<(), CallError> {
+        let filters: Vec<_> =
+            filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce)).collect();
+        let notice =
+            self.client.subscribe_many_tracked(filters).await.map_err(|error| unreachable(&error))?;
+        notice.wait_completion_async().await.map_err(|error| CallError::Refused(error.to_string()))
+    }
+
+    /// Publishes at QoS 1 and waits until the broker has it.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn ask(&self, question: Question) -> Result<(), CallError> {
+        let properties = PublishProperties {
+            response_topic: Some(question.response_topic),
+            correlation_data: Some(question.correlation_data),
+            message_expiry_interval: u32::try_from(question.expires_in.as_secs().max(1)).ok(),
+            content_type: Some("application/json".to_owned()),
+            user_properties: vec![("message-id".to_owned(), question.message_id)],
+            ..PublishProperties::default()
+        };
+        let options = PublishOptions::at_least_once().properties(properties);
+        let notice = self
+            .client
+            .publish_tracked(question.topic, question.payload, options)
+            .await
+            .map_err(|error| unreachable(&error))?;
+        notice.wait_completion_async().await.map_err(|error| CallError::Refused(error.to_string()))
+    }
+
+    /// The next message.
+    ///
+    /// # Errors
+    /// When the connection has ended.
+    pub async fn next(&mut self) -> Result<Message, CallError> {
+        match self.messages.recv().await {
+            Some(message) => Ok(message),
+            None => match (&mut self.poll).await {
+                Ok(Err(error)) => Err(error),
+                _ => Err(CallError::Unreachable("the connection has ended".to_owned())),
+            },
+        }
+    }
+
+    /// Says goodbye.
+    pub async fn close(self) {
+        if self.client.disconnect().await.is_ok() {
+            drop(self.messages);
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.poll).await;
+        }
+    }
+}
+
+fn unreachable(error: &rumqttc::ClientError) -> CallError {
+    CallError::Unreachable(error.to_string())
+}
+
+async fn poll(mut event_loop: EventLoop, sender: mpsc::Sender<Message>) -> Result<(), CallError> {
+    loop {
+        match event_loop.poll().await {
+            Ok(Event::Incoming(Incoming::Publish(publish))) => {
+                let message = Message {
+                    topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+                    payload: publish.payload,
+                    correlation_data: publish.properties.and_then(|properties| properties.correlation_data),
+                };
+                // The client may have gone; what it asked for is still acknowledged by the library.
+                if sender.send(message).await.is_err() {
+                    tracing::trace!("a message came after its reader had gone");
+                }
+            }
+            Ok(_) => {}
+            Err(ConnectionError::RequestsDone) => return Ok(()),
+            Err(error) => return Err(CallError::Unreachable(error.to_string())),
+        }
+    }
+}

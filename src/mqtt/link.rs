@@ -1,0 +1,210 @@
+//! Keeps a connection up: connects, serves, and connects again with growing pauses, for ever.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use rumqttc::LastWill;
+use rumqttc::mqttbytes::QoS;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::connect::ConnectOptions;
+use super::publisher::{Publisher, Standing};
+use super::session::{End, Queues, Session};
+use super::{AT_LEAST_ONCE_QUEUE, AT_MOST_ONCE_QUEUE};
+use crate::clock::Clock;
+use crate::engine::port::{Delivery, Outgoing};
+use crate::observe::Metrics;
+
+/// A connection that lasted this long counts as good: the next failure begins with a short pause again.
+const GOOD_AFTER: Duration = Duration::from_secs(60);
+
+/// First pause after someone else took the session over; doubled each time, up to the longest pause.
+const TAKEN_OVER_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the node says of itself on a connection.
+pub trait Presence: Send + Sync {
+    /// Published first on each new connection, in this order.
+    fn birth(&self) -> Vec<Outgoing>;
+
+    /// Published by the broker when the connection ends without a goodbye.
+    fn will(&self) -> Outgoing;
+
+    /// The connection stands and the subscriptions are made.
+    fn connected(&self, session_present: bool);
+
+    /// Connected, but the broker did not grant the subscriptions.
+    fn subscriptions_refused(&self);
+
+    /// There is no connection any more; `reason` is for people.
+    fn disconnected(&self, reason: &str);
+
+    /// Another client connects with this node's client identifier.
+    fn duplicate_name(&self, times: u32);
+}
+
+/// The presence and figures that a connection reports to.
+#[derive(Clone)]
+pub struct Hooks {
+    /// Who is told.
+    pub presence: Arc<dyn Presence>,
+    /// Figures.
+    pub metrics: Metrics,
+}
+
+impl Hooks {
+    pub(super) fn birth(&self) -> Vec<Outgoing> {
+        self.presence.birth()
+    }
+
+    pub(super) fn connected(&self, session_present: bool) {
+        self.metrics.connected();
+        self.presence.connected(session_present);
+    }
+
+    pub(super) fn subscriptions_refused(&self) {
+        self.presence.subscriptions_refused();
+    }
+
+    pub(super) fn dropped(&self) {
+        self.metrics.message_dropped("queue_full");
+    }
+}
+
+/// The link to one broker.
+pub struct Link {
+    options: ConnectOptions,
+    filters: Vec<String>,
+    clock: Clock,
+    backoff: (Duration, Duration),
+    queues: Queues,
+    standing: watch::Sender<Option<Standing>>,
+}
+
+impl Link {
+    /// A link that subscribes to `filters`, its publisher, and the two channels of deliveries: QoS 1 and QoS 0.
+    #[must_use]
+    pub fn new(
+        options: ConnectOptions,
+        filters: Vec<String>,
+        backoff: (Duration, Duration),
+        clock: Clock,
+    ) -> (Self, Publisher, mpsc::Receiver<Delivery>, mpsc::Receiver<Delivery>) {
+        let (at_least_once, first) = mpsc::channel(AT_LEAST_ONCE_QUEUE);
+        let (at_most_once, second) = mpsc::channel(AT_MOST_ONCE_QUEUE);
+        let (standing, watching) = watch::channel(None);
+        let queues = Queues { at_least_once, at_most_once };
+        (Self { options, filters, clock, backoff, queues, standing }, Publisher::new(watching), first, second)
+    }
+
+    /// Keeps the connection up until `close` is cancelled; then says goodbye and returns. `renew` asks for a new
+    /// connection with files read again.
+    pub async fn run(self, hooks: Hooks, close: CancellationToken, mut renew: watch::Receiver<u64>) {
+        let (shortest, longest) = self.backoff;
+        let pauses = || {
+            ExponentialBuilder::default()
+                .with_min_delay(shortest)
+                .with_max_delay(longest)
+                .without_max_times()
+                .with_jitter()
+                .build()
+        };
+        let mut backoff = pauses();
+        let mut taken_over = 0u32;
+        while !close.is_cancelled() {
+            let began = Instant::now();
+            renew.mark_unchanged();
+            let end = self.connect_once(&hooks, &close, &mut renew).await;
+            if began.elapsed() >= GOOD_AFTER {
+                backoff = pauses();
+                taken_over = 0;
+            }
+            let pause = match end {
+                End::Closed if close.is_cancelled() => break,
+                End::Closed => Duration::ZERO,
+                End::TakenOver => {
+                    taken_over += 1;
+                    hooks.metrics.connection_error();
+                    hooks.presence.disconnected("another client took the session over");
+                    hooks.presence.duplicate_name(taken_over);
+                    let pause = TAKEN_OVER_PAUSE
+                        .saturating_mul(1 << taken_over.min(8).saturating_sub(1))
+                        .min(longest);
+                    pause.mul_f64(0.75 + fastrand::f64() / 2.0)
+                }
+                End::Overrun => {
+                    hooks.metrics.connection_error();
+                    hooks.presence.disconnected("the broker sent more than the Receive Maximum allows");
+                    shortest
+                }
+                End::Failed { reason, stood } => {
+                    hooks.metrics.connection_error();
+                    hooks.presence.disconnected(&reason);
+                    if stood && began.elapsed() >= GOOD_AFTER {
+                        shortest
+                    } else {
+                        backoff.next().unwrap_or(longest)
+                    }
+                }
+            };
+            tokio::select! {
+                () = close.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        hooks.metrics.disconnected();
+    }
+
+    async fn connect_once(
+        &self,
+        hooks: &Hooks,
+        close: &CancellationToken,
+        renew: &mut watch::Receiver<u64>,
+    ) -> End {
+        let will = hooks.presence.will();
+        let last_will = LastWill::new(
+            will.topic,
+            will.payload.to_vec(),
+            if will.at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce },
+            will.retain,
+            None,
+        );
+        let (options, now) = (self.options.clone(), self.clock.now());
+        let built = tokio::task::spawn_blocking(move || options.build(Some(last_will), now)).await;
+        let built = match built {
+            Ok(Ok(built)) => built,
+            Ok(Err(error)) => return End::Failed { reason: error.to_string(), stood: false },
+            Err(error) => return End::Failed { reason: error.to_string(), stood: false },
+        };
+        let session = match Session::new(built, self.filters.clone(), self.queues.clone(), hooks.clone()) {
+            Ok(session) => session,
+            Err(reason) => return End::Failed { reason, stood: false },
+        };
+        // Ended early to log in anew before the credentials end, or with files that have changed. The broker keeps the
+        // session, so nothing is lost.
+        let this = close.child_token();
+        let renewal = this.clone();
+        let renew_after = self.options.renew_after();
+        let run = session.run(&self.standing, this);
+        tokio::pin!(run);
+        tokio::select! {
+            end = &mut run => end,
+            () = due(renew_after) => {
+                renewal.cancel();
+                run.await
+            }
+            _ = renew.changed() => {
+                renewal.cancel();
+                run.await
+            }
+        }
+    }
+}
+
+async fn due(after: Option<Duration>) {
+    match after {
+        Some(after) => tokio::time::sleep(after).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,214 @@
+//! One connection, from CONNECT to its end. The only task that polls.
+
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v5::{DisconnectReasonCode, RetainForwardRule};
+use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, SubscribeFilter};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::acks::{self, Acks};
+use super::publisher::Standing;
+use super::{AT_LEAST_ONCE_QUEUE, link::Hooks};
+use crate::engine::port::{Ack, Delivery};
+use crate::wire::Properties;
+
+/// Requests that wait to be written to the socket.
+const REQUEST_QUEUE: usize = AT_LEAST_ONCE_QUEUE;
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// We wanted it.
+    Closed,
+    /// Someone else connected with the same client identifier.
+    TakenOver,
+    /// Our own queue was full: the broker sent more than its Receive Maximum allows.
+    Overrun,
+    /// The broker or the network ended it, or there was never one.
+    Failed {
+        /// In words, for the journal.
+        reason: String,
+        /// Whether it had stood.
+        stood: bool,
+    },
+}
+
+/// Where deliveries go.
+#[derive(Clone, Debug)]
+pub(super) struct Queues {
+    pub at_least_once: mpsc::Sender<Delivery>,
+    pub at_most_once: mpsc::Sender<Delivery>,
+}
+
+pub(super) struct Session {
+    client: AsyncClient,
+    event_loop: EventLoop,
+    acks: Acks,
+    queues: Queues,
+    hooks: Hooks,
+    filters: Vec<String>,
+    /// Ends the tasks of this connection.
+    over: CancellationToken,
+}
+
+impl Session {
+    pub(super) fn new(
+        options: MqttOptions,
+        filters: Vec<String>,
+        queues: Queues,
+        hooks: Hooks,
+    ) -> Result<Self, String> {
+        let (client, event_loop) = AsyncClient::builder(options)
+            .capacity(REQUEST_QUEUE)
+            .try_build()
+            .map_err(|error| error.to_string())?;
+        let (acks, send_acks) = acks::channel(client.clone());
+        let over = CancellationToken::new();
+        let ended = over.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = send_acks => {}
+            }
+        });
+        Ok(Self { client, event_loop, acks, queues, hooks, filters, over })
+    }
+
+    /// Polls until the connection ends, or `close` is cancelled and the disconnect has gone out.
+    pub(super) async fn run(
+        mut self,
+        standing: &watch::Sender<Option<Standing>>,
+        close: CancellationToken,
+    ) -> End {
+        let end = self.poll(standing, &close).await;
+        standing.send_replace(None);
+        self.over.cancel();
+        end
+    }
+
+    async fn poll(&mut self, standing: &watch::Sender<Option<Standing>>, close: &CancellationToken) -> End {
+        let mut stood = false;
+        let mut closing = false;
+        loop {
+            let event = tokio::select! {
+                event = self.event_loop.poll() => event,
+                () = close.cancelled(), if !closing => {
+                    if !stood {
+                        return End::Closed;
+                    }
+                    closing = true;
+                    standing.send_replace(None);
+                    if self.client.try_disconnect().is_err() {
+                        return End::Closed;
+                    }
+                    continue;
+                }
+            };
+            match event {
+                Ok(Event::Incoming(Incoming::ConnAck(connack))) => {
+                    stood = true;
+                    let announced =
+                        connack.properties.as_ref().and_then(|properties| properties.max_packet_size);
+                    let now_standing = Standing {
+                        client: self.client.clone(),
+                        max_packet_bytes: announced.map_or(usize::MAX, |bytes| bytes as usize),
+                    };
+                    standing.send_replace(Some(now_standing.clone()));
+                    self.subscribe(now_standing, connack.session_present);
+                }
+                Ok(Event::Incoming(Incoming::Publish(publish))) => {
+                    if let Err(end) = self.deliver(publish) {
+                        return end;
+                    }
+                }
+                Ok(Event::Incoming(Incoming::Disconnect(disconnect))) => {
+                    return match disconnect.reason_code {
+                        DisconnectReasonCode::SessionTakenOver => End::TakenOver,
+                        code => End::Failed { reason: format!("the broker disconnected: {code:?}"), stood },
+                    };
+                }
+                Ok(_) => {}
+                Err(ConnectionError::RequestsDone) => return End::Closed,
+                Err(_) if closing => return End::Closed,
+                Err(error) => return End::Failed { reason: error.to_string(), stood },
+            }
+        }
+    }
+
+    /// Subscribes on every connection, whether the broker kept the session or not: it costs one packet, and nothing else
+    /// would bring a lost subscription back.
+    fn subscribe(&self, standing: Standing, session_present: bool) {
+        let filters: Vec<_> = self
+            .filters
+            .iter()
+            .map(|filter| SubscribeFilter {
+                retain_forward_rule: RetainForwardRule::Never,
+                // Otherwise a live message would lose its retain flag on the way, and could not be refused for it.
+                preserve_retain: true,
+                ..SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce)
+            })
+            .collect();
+        let (client, hooks, over) = (self.client.clone(), self.hooks.clone(), self.over.clone());
+        tokio::spawn(async move {
+            let subscribed = async {
+                let notice =
+                    client.subscribe_many_tracked(filters).await.map_err(|error| error.to_string())?;
+                notice.wait_completion_async().await.map_err(|error| error.to_string())
+            };
+            tokio::select! {
+                () = over.cancelled() => {}
+                subscribed = subscribed => match subscribed {
+                    Ok(()) => {
+                        for message in hooks.birth() {
+                            standing.publish(message).await;
+                        }
+                        hooks.connected(session_present);
+                    }
+                    Err(reason) => {
+                        tracing::error!(reason, "the broker refused the subscriptions; check its access rules");
+                        hooks.subscriptions_refused();
+                    }
+                },
+            }
+        });
+    }
+
+    fn deliver(&mut self, publish: rumqttc::mqttbytes::v5::Publish) -> Result<(), End> {
+        let ack = match self.client.prepare_ack(&publish) {
+            Some(ack) => self.acks.owe(ack),
+            None => Ack::none(),
+        };
+        let at_least_once = publish.qos != QoS::AtMostOnce;
+        let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else {
+            // The library checks this; a topic that is not UTF-8 cannot be answered anywhere.
+            ack.complete();
+            return Ok(());
+        };
+        let properties = publish.properties.unwrap_or_default();
+        let delivery = Delivery {
+            topic,
+            payload: publish.payload,
+            properties: Properties {
+                response_topic: properties.response_topic,
+                correlation_data: properties.correlation_data,
+                content_type: properties.content_type,
+                message_expiry: properties.message_expiry_interval,
+                user: properties.user_properties,
+            },
+            retained: publish.retain,
+            ack,
+        };
+        if at_least_once {
+            self.queues.at_least_once.try_send(delivery).map_err(|error| match error {
+                TrySendError::Full(_) => End::Overrun,
+                TrySendError::Closed(_) => End::Closed,
+            })
+        } else {
+            if let Err(TrySendError::Full(_)) = self.queues.at_most_once.try_send(delivery) {
+                self.hooks.dropped();
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The built program, as an operator uses it on a configuration: `config`, `init`, `completions`.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// The program, with an environment that holds nothing of this machine.
+fn orchd(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orchd"));
+    command.current_dir(folder).env_clear().env("NO_COLOR", "1");
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    orchd(folder).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn out(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn err(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+fn folder_with(text: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("orchd.toml"), text).unwrap();
+    folder
+}
+
+#[test]
+fn check_lists_every_mistake_with_file_line_key_and_remedy_and_ends_in_2() {
+    let folder = folder_with("[node]\nname = \"a b\"\n[broker]\nulr = \"mqtts://b\"\nkeep_alive_s = 1\n");
+    let output =
+        run(folder.path(), &["config", "check", "--config", "orchd.toml", "--set", "log.fromat=json"]);
+    assert_eq!(code(&output), 2);
+    let lines: Vec<_> = err(&output).lines().collect();
+    for (at, start) in [
+        "orchd.toml:2: node.name: `a b` cannot be used; use 1 to 64 letters",
+        "orchd.toml:3: broker.url: is missing; write url = ",
+        "orchd.toml:4: broker.ulr: there is no such key; did you mean `broker.url`?",
+        "orchd.toml:5: broker.keep_alive_s: 1 is out of range; use 5 to 3600 s",
+        "--set log.fromat: log.fromat: there is no such key; did you mean `log.format`?",
+        "5 mistakes in the configuration",
+    ]
+    .iter()
+    .enumerate()
+    {
+        assert!(lines[at].starts_with(start), "{lines:#?}");
+    }
+    assert_eq!(lines.len(), 6);
+}
+
+#[test]
+fn check_looks_at_the_files_unless_told_not_to() {
+    let folder = folder_with("[node]\nname = \"n\"\n[broker]\nurl = \"mqtts://b\"\nca_file = \"ca.pem\"\n");
+    let check = ["config", "check", "--config", "orchd.toml"];
+    let output = run(folder.path(), &check);
+    assert_eq!(code(&output), 2);
+    assert!(
+        err(&output).starts_with("orchd.toml:5: broker.ca_file: `ca.pem` cannot be read"),
+        "{}",
+        err(&output)
+    );
+    assert_eq!(code(&run(folder.path(), &[&check[..], &["--no-files"]].concat())), 0);
+    fs::write(folder.path().join("ca.pem"), "").unwrap();
+    assert_eq!(code(&run(folder.path(), &check)), 0);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(folder.path(), &["config", "check", "--config", "none.toml"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("none.toml") && err(&output).contains("orchd init"), "{}", err(&output));
+}
+
+#[test]
+fn without_a_file_what_is_missing_can_come_from_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = orchd(folder.path());
+    command.args(["config", "check", "--set", "node.name=n"]);
+    let output = command.output().unwrap();
+    // A machine that has a configuration of its own is checked on that one instead.
+    let has_its_own = Path::new("/etc/orchd/orchd.toml").exists();
+    assert!(
+        has_its_own || err(&output).starts_with("(no configuration file): broker.url"),
+        "{}",
+        err(&output)
+    );
+    assert_eq!(code(&command.env("ORCHD_BROKER__URL", "mqtts://b").output().unwrap()), 0);
+}
+
+#[test]
+fn show_prints_values_with_their_sources_and_never_a_secret() {
+    let folder = folder_with(
+        "[node]\nname = \"n1\"\n[broker]\nurl = \"mqtts://b\"\nauth = \"password\"\nusername = \"u\"\npassword_file = \"pw\"\n",
+    );
+    fs::write(folder.path().join("pw"), "hunter2").unwrap();
+    let mut command = orchd(folder.path());
+    command.env("ORCHD_CONFIG", "orchd.toml").env("ORCHD_LOG__FILTER", "debug");
+    let output = command.args(["config", "show", "--set", "observe.heartbeat_s=5"]).output().unwrap();
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    for (line, source) in [
+        ("name = \"n1\"", "orchd.toml:2"),
+        ("password_file = \"pw\"", "orchd.toml:7; secret, content not shown"),
+        ("filter = \"debug\"", "$ORCHD_LOG__FILTER"),
+        ("heartbeat_s = 5", "--set observe.heartbeat_s"),
+        ("readers = 2", "default"),
+    ] {
+        let found = out(&output).lines().any(|l| l.starts_with(line) && l.ends_with(&format!("# {source}")));
+        assert!(found, "{line}: {}", out(&output));
+    }
+    assert!(!out(&output).contains("hunter2"));
+    // What is shown is itself a configuration with the same values.
+    fs::write(folder.path().join("shown.toml"), &output.stdout).unwrap();
+    let again = run(folder.path(), &["config", "show", "--config", "shown.toml", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(out(&again)).unwrap();
+    assert_eq!(shown["log"]["filter"]["value"], "debug");
+    assert_eq!(shown["broker"]["password_file"]["secret"], true);
+}
+
+#[test]
+fn schema_is_a_json_schema() {
+    let output = run(Path::new("/"), &["config", "schema"]);
+    let schema: serde_json::Value = serde_json::from_str(out(&output)).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["properties"]["broker"]["required"], serde_json::json!(["url"]));
+}
+
+#[test]
+fn init_from_flags_writes_what_check_accepts_and_replaces_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("key.pem"), "").unwrap();
+    fs::set_permissions(folder.path().join("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
+    let mut init = vec!["init", "--yes", "--name", "n1", "--broker", "mqtts://b:1", "--auth", "jwt"];
+    init.extend(["--jwt-key-file", "key.pem", "--out", "first.toml", "--set", "ledger.readers=3"]);
+    assert_eq!(code(&run(folder.path(), &init)), 0);
+    let written = folder.path().join("first.toml");
+    assert_eq!(fs::metadata(&written).unwrap().permissions().mode() & 0o777 & !0o640, 0);
+    let output = run(folder.path(), &["config", "check", "--config", "first.toml"]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(fs::read_to_string(&written).unwrap().contains("\nreaders = 3\n"));
+    let before = fs::read(&written).unwrap();
+    let second = ["init", "--yes", "--name", "n2", "--broker", "mqtts://c", "--out", "first.toml"];
+    let refused = run(folder.path(), &second);
+    assert_eq!(code(&refused), 2);
+    assert!(err(&refused).contains("--force"), "{}", err(&refused));
+    assert_eq!(fs::read(&written).unwrap(), before);
+    let replaced = run(folder.path(), &[&second[..], &["--force"]].concat());
+    assert_eq!(code(&replaced), 0, "{}", err(&replaced));
+    assert!(fs::read_to_string(&written).unwrap().contains("\nname = \"n2\"\n"));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left behind");
+}
+
+#[test]
+fn init_asks_for_what_no_flag_gave() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = orchd(folder.path())
+        .args(["init", "--name", "n1"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"\nmqtts://broker\n\n\n\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(err(&output).contains("This one is needed."));
+    assert_eq!(code(&run(folder.path(), &["config", "check", "--config", "orchd.toml"])), 0);
+}
+
+#[test]
+fn init_writes_nothing_that_check_would_refuse() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(folder.path(), &["init", "--yes", "--name", "a/b", "--broker", "http://b"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("node.name") && err(&output).contains("broker.url"), "{}", err(&output));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn completions_are_scripts_that_know_the_subcommands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(Path::new("/"), &["completions", shell]);
+        assert!(code(&output) == 0 && out(&output).contains("completions"), "{shell}");
+    }
+    assert_eq!(code(&run(Path::new("/"), &["completions", "cobol"])), 2);
+}
+
+#[test]
+fn help_and_version_are_answers_and_unknown_arguments_are_not() {
+    for (arguments, expected) in [(&["--help"][..], 0), (&["--version"], 0), (&["--colour"], 2), (&[], 2)] {
+        assert_eq!(code(&run(Path::new("/"), arguments)), expected, "{arguments:?}");
+    }
+}
