@@ -7,6 +7,7 @@
 mod completions;
 mod config;
 mod init;
+mod run;
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
@@ -80,6 +81,7 @@ pub struct Shared {
 enum Command {
     Config(config::Args),
     Init(init::Args),
+    Run(run::Args),
     Completions(completions::Args),
 }
 
@@ -97,6 +99,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let exit = match cli.command {
         Command::Config(args) => args.run(&cli.shared),
         Command::Init(args) => args.run(&cli.shared),
+        Command::Run(args) => args.run(&cli.shared),
         Command::Completions(args) => args.run(),
     };
     exit.into()
