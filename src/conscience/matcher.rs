@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rust_stemmers::{Algorithm, Stemmer};
 
-use super::model::{AppliedRule, MAX_RULES, Rule, Span};
+use super::model::{AppliedRule, MAX_RULES, MAX_SET_PATTERNS, Rule, Span};
 use super::negation;
 use super::phrase::{self, MAX_GAP, Pattern, Step};
 use super::text::{self, Break, Token};
@@ -103,7 +103,7 @@ impl RuleSet {
     /// Puts rules together. Of two with the same name the later one counts.
     ///
     /// # Errors
-    /// `invalid` when there are more than [`MAX_RULES`].
+    /// `invalid` when there are more than [`MAX_RULES`], or more than [`MAX_SET_PATTERNS`] patterns in them.
     pub fn new(rules: impl IntoIterator<Item = Arc<Prepared>>) -> Result<Self, Fault> {
         let by_name: std::collections::BTreeMap<String, Arc<Prepared>> =
             rules.into_iter().map(|p| (p.rule.name.clone(), p)).collect();
@@ -111,6 +111,11 @@ impl RuleSet {
             return Err(Fault::invalid(format!("rules: expected at most {MAX_RULES}; remove one first")));
         }
         let rules: Vec<_> = by_name.into_values().collect();
+        if rules.iter().map(|p| p.patterns.len()).sum::<usize>() > MAX_SET_PATTERNS {
+            return Err(Fault::invalid(format!(
+                "patterns: expected at most {MAX_SET_PATTERNS} in all rules together; remove some first"
+            )));
+        }
         let mut set = Self {
             hash: hash(&rules)?,
             rules: Vec::new(),
@@ -143,7 +148,7 @@ impl RuleSet {
     }
 
     fn intern(&mut self, stem: String) -> Word {
-        // A set has at most 200 × 64 × 100 words.
+        // A set has at most 2,000 patterns of 200 characters, so the number fits.
         let next = self.roles.len() as Word;
         let word = *self.vocabulary.entry(stem).or_insert(next);
         if word == next {
@@ -378,4 +383,100 @@ fn hash(rules: &[Arc<Prepared>]) -> Result<String, Fault> {
         let _ = write!(hex, "{byte:02x}");
         hex
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conscience::Stance;
+    use proptest::prelude::*;
+
+    fn set(patterns: &[&str]) -> RuleSet {
+        RuleSet::new([Prepared::new(rule("r", patterns)).unwrap()]).unwrap()
+    }
+
+    fn rule(name: &str, patterns: &[&str]) -> Rule {
+        Rule {
+            name: name.to_owned(),
+            description: String::new(),
+            weight: 1.0,
+            stance: Stance::Forbids,
+            patterns: patterns.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn matched(patterns: &[&str], text: &str) -> Option<String> {
+        set(patterns).apply(text).pop().map(|a| a.matched.text)
+    }
+
+    #[test]
+    fn inflection_case_and_diacritics_do_not_matter() {
+        for text in ["delete backup", "DELETING the Backups", "He deletes his old, no: deleted his báckup"] {
+            assert!(matched(&["delete backup"], text).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn up_to_two_words_and_any_determiners_may_stand_between_but_no_border() {
+        let phrase = ["delete backup"];
+        assert!(matched(&phrase, "delete all the very old backups").is_some());
+        assert!(matched(&phrase, "delete all the very very old backups").is_none());
+        assert!(matched(&phrase, "delete, backup").is_none());
+        assert!(matched(&phrase, "delete it. Backup now").is_none());
+        assert!(matched(&phrase, "delete files from backup").is_none());
+    }
+
+    #[test]
+    fn spans_count_characters_and_cover_what_matched() {
+        let applied = set(&["/gr[üu]n/", "send spam"]).apply("äöü: SEND more spam").pop().unwrap().matched;
+        assert_eq!((applied.start, applied.end, applied.text.as_str()), (5, 19, "SEND more spam"));
+        let applied = set(&["/gr[üu]n/"]).apply("äöü GRÜN").pop().unwrap().matched;
+        assert_eq!((applied.start, applied.end, applied.text.as_str()), (4, 8, "GRÜN"));
+    }
+
+    #[test]
+    fn a_negated_regular_expression_does_not_apply_but_a_later_one_does() {
+        assert_eq!(matched(&["/drop \\w+/"], "do not drop tables"), None);
+        assert_eq!(matched(&["/drop \\w+/"], "do not drop tables; drop users").unwrap(), "drop users");
+    }
+
+    #[test]
+    fn the_hash_depends_on_the_rules_and_not_on_their_order() {
+        let [a, b] = ["a", "b"].map(|name| Prepared::new(rule(name, &["x"])).unwrap());
+        let one = RuleSet::new([a.clone(), b.clone()]).unwrap();
+        let other = RuleSet::new([b, a.clone()]).unwrap();
+        assert_eq!(one.hash(), other.hash());
+        let changed = Prepared::new(rule("b", &["y"])).unwrap();
+        assert_ne!(one.hash(), RuleSet::new([a, changed]).unwrap().hash());
+    }
+
+    #[test]
+    fn a_set_is_bounded_in_rules_and_patterns() {
+        let many = |count: usize, patterns: &[&str]| {
+            RuleSet::new((0..count).map(|i| Prepared::new(rule(&format!("r{i}"), patterns)).unwrap()))
+        };
+        assert!(many(MAX_RULES, &["x"]).is_ok());
+        assert!(many(MAX_RULES + 1, &["x"]).is_err());
+        assert!(many(MAX_SET_PATTERNS / 50 + 1, &["x"; 50]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic_and_every_span_is_what_it_says(
+            words in proptest::collection::vec(
+                prop_oneof![
+                    Just("kill".to_owned()), Just("the".to_owned()), Just("him".to_owned()), Just("not".to_owned()),
+                    Just("stop".to_owned()), Just("to".to_owned()), Just("no".to_owned()), Just("of".to_owned()),
+                    Just("than".to_owned()), Just(",".to_owned()), Just("and".to_owned()), ".{0,6}",
+                ],
+                0..40,
+            ),
+        ) {
+            let text = words.join(" ");
+            for applied in set(&["kill <person>", "<person> kill", "/k.l/"]).apply(&text) {
+                let Span { start, end, text: matched } = applied.matched;
+                prop_assert_eq!(text.chars().skip(start).take(end - start).collect::<String>(), matched);
+            }
+        }
+    }
 }

@@ -13,6 +13,9 @@ use crate::wire::Fault;
 pub const MAX_ACTION: usize = 10_000;
 /// Most rules in a set.
 pub const MAX_RULES: usize = 200;
+/// Most patterns in a set: putting a set together happens in the ledger's transaction and takes about a millisecond for
+/// each thousand.
+pub const MAX_SET_PATTERNS: usize = 2_000;
 const MAX_NAME: usize = 64;
 const MAX_DESCRIPTION: usize = 500;
 const MAX_PATTERNS: usize = 64;
