@@ -4,9 +4,16 @@
 //! What a person asked for goes to standard output, all else to standard error. Nothing ends the process from within:
 //! `main` returns the exit code, so that destructors run.
 
+mod ask;
+mod call;
+mod client;
 mod completions;
 mod config;
+mod files;
 mod init;
+mod nodes;
+pub mod profile;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
@@ -78,6 +85,14 @@ pub struct Shared {
 #[derive(Debug, Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 enum Command {
+    Evaluate(ask::Evaluate),
+    Remember(ask::Remember),
+    Recall(ask::Recall),
+    Ping(ask::Ping),
+    Status(ask::Status),
+    Nodes(nodes::Args),
+    Watch(watch::Args),
+    Call(call::Args),
     Config(config::Args),
     Init(init::Args),
     Completions(completions::Args),
@@ -95,6 +110,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let exit = match cli.command {
+        Command::Evaluate(args) => args.run(&cli.shared),
+        Command::Remember(args) => args.run(&cli.shared),
+        Command::Recall(args) => args.run(&cli.shared),
+        Command::Ping(args) => args.run(&cli.shared),
+        Command::Status(args) => args.run(&cli.shared),
+        Command::Nodes(args) => args.run(&cli.shared),
+        Command::Watch(args) => args.run(&cli.shared),
+        Command::Call(args) => args.run(&cli.shared),
         Command::Config(args) => args.run(&cli.shared),
         Command::Init(args) => args.run(&cli.shared),
         Command::Completions(args) => args.run(),
