@@ -8,6 +8,7 @@
 //! - [`gate`] decides who asks and whether they may.
 //! - [`engine`] gives each command its guarantees: once, answered, in time.
 //! - [`ledger`] is the one source of truth, a SQLite database with one writer.
+//! - [`conscience`] judges actions by rules.
 //! - [`observe`] says how things are: metrics, health, logs.
 //! - [`config`] is what the operator wrote, checked.
 //! - [`broker`] is the embedded broker of the demo, of small sites, and of the tests.

@@ -52,7 +52,8 @@ fn show_verdict(answer: &Answer) -> String {
     if !rules.is_empty() {
         let mut rows = vec![["RULE", "STANCE", "WEIGHT", "MATCHED"].map(str::to_owned).to_vec()];
         rows.extend(rules.iter().map(|rule| {
-            let matched = if rule["matched"].is_object() { &rule["matched"]["text"] } else { &rule["matched"] };
+            let matched =
+                if rule["matched"].is_object() { &rule["matched"]["text"] } else { &rule["matched"] };
             vec![cell(&rule["name"]), cell(&rule["stance"]), number(&rule["weight"]), cell(matched)]
         }));
         out.push_str(&table(&rows));
@@ -192,7 +193,12 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn run(&self, shared: &Shared) -> Exit {
-        self.reach.ask(shared, &Question::bare("node/status"), |answer| show_status(answer.payload()), |_| Exit::Ok)
+        self.reach.ask(
+            shared,
+            &Question::bare("node/status"),
+            |answer| show_status(answer.payload()),
+            |_| Exit::Ok,
+        )
     }
 }
 

@@ -52,7 +52,9 @@ fn question(
 ) -> Result<Question, Failure> {
     let is_command = command.contains('/') && command.split('/').all(crate::wire::topic::is_name);
     if !is_command {
-        return Err(Failure::Usage(format!("`{command}` is no command; write service/verb, such as node/ping")));
+        return Err(Failure::Usage(format!(
+            "`{command}` is no command; write service/verb, such as node/ping"
+        )));
     }
     let text = match payload {
         Some(dash) if dash == "-" => Some(read_stdin()?),

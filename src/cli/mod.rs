@@ -5,14 +5,18 @@
 //! `main` returns the exit code, so that destructors run.
 
 mod ask;
+mod broker;
 mod call;
 mod client;
 mod completions;
 mod config;
 mod files;
 mod init;
+mod ledger;
 mod nodes;
 pub mod profile;
+mod run;
+mod token;
 mod watch;
 
 use std::ffi::OsString;
@@ -95,6 +99,10 @@ enum Command {
     Call(call::Args),
     Config(config::Args),
     Init(init::Args),
+    Run(run::Args),
+    Broker(broker::Args),
+    Ledger(ledger::Args),
+    Token(token::Args),
     Completions(completions::Args),
 }
 
@@ -120,6 +128,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Call(args) => args.run(&cli.shared),
         Command::Config(args) => args.run(&cli.shared),
         Command::Init(args) => args.run(&cli.shared),
+        Command::Run(args) => args.run(&cli.shared),
+        Command::Broker(args) => args.run(&cli.shared),
+        Command::Ledger(args) => args.run(&cli.shared),
+        Command::Token(args) => args.run(),
         Command::Completions(args) => args.run(),
     };
     exit.into()

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::client::text::{cell, span, table, when_of};
-use super::client::{self, Failure, Question, Reach, Route};
+use super::client::{self, Event, Failure, Question, Reach, Route};
 use super::{Exit, Shared, print};
 use crate::clock::Clock;
 
@@ -19,43 +19,38 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(&self, shared: &Shared) -> Exit {
-        match self.reach.route(shared) {
+        match self.find(shared) {
+            Ok(nodes) if self.reach.json => print(&format!("{}\n", json!({ "nodes": nodes }))),
+            Ok(nodes) if nodes.is_empty() => print("the broker knows of no node\n"),
+            Ok(nodes) => print(&show(&nodes)),
             Err(failure) => failure.report(),
-            // It has no broker to ask: the node itself says how it is.
-            Ok(Route::Socket { .. }) => {
-                let own = |answer: &client::Answer| show(std::slice::from_ref(answer.payload()));
-                self.reach.ask(shared, &Question::bare("node/status"), own, |_| Exit::Ok)
-            }
-            Ok(Route::Broker(profile)) => {
-                let found = client::block_on(client::statuses(&profile, self.reach.node.as_deref()));
-                match found.and_then(|found| found) {
-                    Ok(events) => self.print(&events),
-                    Err(failure) => failure.report(),
-                }
-            }
         }
     }
 
-    fn print(&self, events: &[client::Event]) -> Exit {
-        let nodes: Vec<Value> = events
-            .iter()
-            .map(|event| {
-                let mut status = event.payload.clone();
-                // The topic says for sure whose it is.
-                match &mut status {
-                    Value::Object(members) => drop(members.insert("node".to_owned(), json!(event.origin().0))),
-                    other => *other = json!({ "node": event.origin().0 }),
-                }
-                status
-            })
-            .collect();
-        if self.reach.json {
-            return print(&format!("{}\n", json!({ "nodes": nodes })));
+    fn find(&self, shared: &Shared) -> Result<Vec<Value>, Failure> {
+        match self.reach.route(shared)? {
+            Route::Broker(profile) => {
+                let retained = client::block_on(client::statuses(&profile, self.reach.node.as_deref()))??;
+                Ok(retained.iter().map(status).collect())
+            }
+            // It has no broker to ask: the node itself says how it is.
+            route @ Route::Socket(_) => {
+                let answer = self.reach.answer(&route, &Question::bare("node/status"))?;
+                answer.fault().map_or_else(|| Ok(vec![answer.payload().clone()]), |fault| Err(fault.into()))
+            }
         }
-        if nodes.is_empty() {
-            return print("the broker knows of no node\n");
+    }
+}
+
+/// A node's status, with the name from its topic, which says for sure whose it is.
+fn status(event: &Event) -> Value {
+    let node = json!(event.origin().0);
+    match event.payload.clone() {
+        Value::Object(mut members) => {
+            members.insert("node".to_owned(), node);
+            Value::Object(members)
         }
-        print(&show(&nodes))
+        _ => json!({ "node": node }),
     }
 }
 
@@ -83,7 +78,11 @@ mod tests {
 
     #[test]
     fn a_status_that_lacks_members_is_shown_with_what_it_has() {
-        let shown = show(&[json!({ "node": "n1", "state": "online", "load1": 0.5 }), json!({ "node": "n2" })]);
-        assert_eq!(shown, "NODE  STATE   SINCE  VERSION  LOAD  UPTIME\nn1    online                  0.50\nn2\n");
+        let shown =
+            show(&[json!({ "node": "n1", "state": "online", "load1": 0.5 }), json!({ "node": "n2" })]);
+        assert_eq!(
+            shown,
+            "NODE  STATE   SINCE  VERSION  LOAD  UPTIME\nn1    online                  0.50\nn2\n"
+        );
     }
 }

@@ -251,23 +251,41 @@ impl File<'_> {
         let identity = match (broker.client_cert_file, broker.client_key_file) {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some((file(certificate), file(key))),
-            _ => return wrong("broker.client_cert_file", "needs broker.client_key_file", "write both or none"),
+            _ => {
+                return wrong(
+                    "broker.client_cert_file",
+                    "needs broker.client_key_file",
+                    "write both or none",
+                );
+            }
         };
         let own = written.name.map(|name| self.name("name", name)).transpose()?;
         // The broker knows a client by its user name, so that is where it may listen.
         let name = own.or_else(|| broker.username.clone().filter(|name| is_name(name)));
         let Some(name) = name else {
-            return wrong("name", "is missing", "write name = \"…\" at the top: the name that the broker knows");
+            return wrong(
+                "name",
+                "is missing",
+                "write name = \"…\" at the top: the name that the broker knows",
+            );
         };
         let login = match (broker.username, broker.password_file, broker.token_file) {
             (_, Some(_), Some(_)) => {
-                return wrong("broker.token_file", "stands beside broker.password_file", "keep one of the two");
+                return wrong(
+                    "broker.token_file",
+                    "stands beside broker.password_file",
+                    "keep one of the two",
+                );
             }
             (Some(username), Some(password), None) => {
                 Login::Password { username, password_file: file(password) }
             }
             (None, Some(_), None) => {
-                return wrong("broker.username", "is missing", "write it: broker.password_file is its password");
+                return wrong(
+                    "broker.username",
+                    "is missing",
+                    "write it: broker.password_file is its password",
+                );
             }
             (username, None, Some(token)) => {
                 Login::Token { username: username.unwrap_or_else(|| name.clone()), token_file: file(token) }
@@ -314,7 +332,10 @@ mod tests {
         let written = profile.to_toml(Path::new("/p")).unwrap();
         let moved = Profile::parse(Path::new("/q/client.toml"), &written).unwrap();
         assert_eq!(moved.ca_file.as_deref(), Some(Path::new("/q/ca.pem")));
-        assert_eq!((moved.name.as_str(), moved.node.as_deref(), moved.url), ("alice", Some("n1"), profile.url));
+        assert_eq!(
+            (moved.name.as_str(), moved.node.as_deref(), moved.url),
+            ("alice", Some("n1"), profile.url)
+        );
         assert!(
             matches!(&moved.login, Login::Token { username, token_file } if username == "al" && token_file == Path::new("/run/token"))
         );
@@ -323,15 +344,36 @@ mod tests {
     #[test]
     fn every_mistake_names_file_and_line_and_what_would_be_right() {
         for (text, expected) in [
-            ("name = \"a\"\n[broker]\nurl = \"http://b\"\n", "/p/client.toml:3: broker.url: cannot be used; write `mqtts://"),
-            ("name = \"a\"\n[broker]\nurl = \"mqtt://10.0.0.1\"\n", "/p/client.toml:3: broker.url: cannot be used; write `mqtts://10.0.0.1"),
-            ("\nname = \"a/b\"\n[broker]\nurl = \"mqtts://b\"\n", "/p/client.toml:2: name: cannot be used; use 1 to 64"),
-            ("node = \"all\"\nname = \"a\"\n[broker]\nurl = \"mqtts://b\"\n", "/p/client.toml:1: node: cannot be used"),
+            (
+                "name = \"a\"\n[broker]\nurl = \"http://b\"\n",
+                "/p/client.toml:3: broker.url: cannot be used; write `mqtts://",
+            ),
+            (
+                "name = \"a\"\n[broker]\nurl = \"mqtt://10.0.0.1\"\n",
+                "/p/client.toml:3: broker.url: cannot be used; write `mqtts://10.0.0.1",
+            ),
+            (
+                "\nname = \"a/b\"\n[broker]\nurl = \"mqtts://b\"\n",
+                "/p/client.toml:2: name: cannot be used; use 1 to 64",
+            ),
+            (
+                "node = \"all\"\nname = \"a\"\n[broker]\nurl = \"mqtts://b\"\n",
+                "/p/client.toml:1: node: cannot be used",
+            ),
             ("[broker]\nurl = \"mqtts://b\"\n", "/p/client.toml:1: name: is missing"),
             ("name = \"a\"\n[broker]\n", "/p/client.toml:2: broker.url: is missing"),
-            ("timeout_s = 0\nname = \"a\"\n[broker]\nurl = \"mqtts://b\"\n", "/p/client.toml:1: timeout_s: is out of range"),
-            ("name = \"a\"\n[broker]\nurl = \"mqtts://b\"\nulr = 1\n", "/p/client.toml:4: unknown field `ulr`"),
-            ("name = \"a\"\n[broker]\nurl = \"mqtts://b\"\npassword_file = \"p\"\n", "/p/client.toml:2: broker.username: is missing"),
+            (
+                "timeout_s = 0\nname = \"a\"\n[broker]\nurl = \"mqtts://b\"\n",
+                "/p/client.toml:1: timeout_s: is out of range",
+            ),
+            (
+                "name = \"a\"\n[broker]\nurl = \"mqtts://b\"\nulr = 1\n",
+                "/p/client.toml:4: unknown field `ulr`",
+            ),
+            (
+                "name = \"a\"\n[broker]\nurl = \"mqtts://b\"\npassword_file = \"p\"\n",
+                "/p/client.toml:2: broker.username: is missing",
+            ),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.starts_with(expected), "{error}");
@@ -340,7 +382,8 @@ mod tests {
 
     #[test]
     fn a_password_in_the_profile_is_refused_without_being_repeated() {
-        let error = parse("name = \"a\"\n[broker]\nurl = \"mqtts://b\"\npassword = \"hunter2\"\n").unwrap_err();
+        let error =
+            parse("name = \"a\"\n[broker]\nurl = \"mqtts://b\"\npassword = \"hunter2\"\n").unwrap_err();
         assert!(error.contains("broker.password_file") && !error.contains("hunter2"), "{error}");
     }
 
@@ -353,7 +396,9 @@ mod tests {
             std::fs::write(base.join("orchd/client.toml"), "").unwrap();
         }
         let find = |set: &[(&str, &Path)]| {
-            Profile::find(|name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_os_str().to_owned()))
+            Profile::find(|name| {
+                set.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_os_str().to_owned())
+            })
         };
         let named = Path::new("/nowhere/client.toml");
         assert_eq!(find(&[("ORCHD_PROFILE", named), ("HOME", &home)]).as_deref(), Some(named));

@@ -79,7 +79,9 @@ impl Args {
         let members: Vec<String> = match &event.payload {
             Value::Object(members) => members
                 .iter()
-                .filter(|(name, value)| *name != "node" && !matches!(value, Value::Array(_) | Value::Object(_)))
+                .filter(|(name, value)| {
+                    *name != "node" && !matches!(value, Value::Array(_) | Value::Object(_))
+                })
                 .map(|(name, value)| format!("{}={}", plain(name), cell(value)))
                 .collect(),
             other => vec![cell(other)],

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use super::port::{Outgoing, Publish};
 use crate::wire::Names;
@@ -51,12 +52,15 @@ impl Events {
         self.sender.subscribe()
     }
 
-    /// Publishes what is told, for as long as there is someone who could tell something.
-    pub async fn publish(self, names: Names, publisher: Arc<dyn Publish>) {
+    /// Publishes what is told, until `stop`.
+    pub async fn publish(self, names: Names, publisher: Arc<dyn Publish>, stop: CancellationToken) {
         let mut events = self.listen();
-        drop(self);
         loop {
-            match events.recv().await {
+            let event = tokio::select! {
+                () = stop.cancelled() => return,
+                event = events.recv() => event,
+            };
+            match event {
                 Ok(event) if publisher.is_connected() => {
                     publisher.publish(Outgoing::event(names.event(event.kind), event.payload)).await;
                 }

@@ -22,6 +22,7 @@ pub struct Migration {
 pub const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, sql: include_str!("../../migrations/0001_engine.sql") },
     Migration { number: 2, sql: include_str!("../../migrations/0002_memory.sql") },
+    Migration { number: 3, sql: include_str!("../../migrations/0003_conscience.sql") },
 ];
 
 /// Why the schema could not be brought up to date, or not back.

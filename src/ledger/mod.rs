@@ -16,6 +16,7 @@ pub mod migrate;
 mod readers;
 mod reserve;
 mod unit;
+pub mod verify;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -39,7 +40,7 @@ pub const LEDGER_FILE: &str = "ledger.db";
 const APPLICATION_ID: i32 = 0x6f72_6368;
 
 /// How the ledger is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Bytes set aside for the time when the disk is full.
     pub reserve_bytes: u64,
@@ -47,11 +48,16 @@ pub struct Options {
     pub wal_limit_bytes: u64,
     /// Read-only connections.
     pub readers: usize,
+    /// Told after each commit: how many units it had and how long it took. Runs on the writer's thread.
+    pub committed: Option<Committed>,
 }
+
+/// See [`Options::committed`].
+pub type Committed = Arc<dyn Fn(usize, std::time::Duration) + Send + Sync>;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { reserve_bytes: 32 << 20, wal_limit_bytes: 64 << 20, readers: 2 }
+        Self { reserve_bytes: 32 << 20, wal_limit_bytes: 64 << 20, readers: 2, committed: None }
     }
 }
 
@@ -111,8 +117,7 @@ impl Ledger {
         let reserve = reserve::Reserve::open(&state_dir.join("reserve"), options.reserve_bytes)
             .map_err(|source| OpenError::Io { path: state_dir.join("reserve"), source })?;
         let writer =
-            writer::Writer::start(connection, &path, reserve, options.wal_limit_bytes, clock.clone())
-                .map_err(database)?;
+            writer::Writer::start(connection, &path, reserve, options, clock.clone()).map_err(database)?;
         let readers = readers::Readers::new(path.clone(), options.readers);
         Ok(Self { shared: Arc::new(Shared { generation, writer, readers, clock }) })
     }

@@ -21,6 +21,7 @@ use super::audit::{self, Entry};
 use super::fault::{is_full, storage_full};
 use super::reserve::Reserve;
 use super::unit::{Unit, Work};
+use super::{Committed, Options};
 use crate::clock::Clock;
 use crate::wire::{Code, Fault};
 
@@ -49,9 +50,6 @@ enum Message {
 /// Counters of the writer; read by metrics and status.
 #[derive(Debug, Default)]
 pub struct WriterStats {
-    commits: AtomicU64,
-    units: AtomicU64,
-    commit_nanos: AtomicU64,
     wal_bytes: AtomicU64,
     full: AtomicBool,
     stopped: AtomicBool,
@@ -59,24 +57,6 @@ pub struct WriterStats {
 }
 
 impl WriterStats {
-    /// Transactions committed since the start.
-    #[must_use]
-    pub fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
-    }
-
-    /// Units of work committed since the start.
-    #[must_use]
-    pub fn units(&self) -> u64 {
-        self.units.load(Ordering::Relaxed)
-    }
-
-    /// Total time from BEGIN to the end of COMMIT.
-    #[must_use]
-    pub fn commit_time(&self) -> Duration {
-        Duration::from_nanos(self.commit_nanos.load(Ordering::Relaxed))
-    }
-
     /// Size of the write-ahead log after the last commit, in bytes.
     #[must_use]
     pub fn wal_bytes(&self) -> u64 {
@@ -124,7 +104,7 @@ impl Writer {
         connection: Connection,
         path: &Path,
         reserve: Reserve,
-        wal_limit: u64,
+        options: &Options,
         clock: Clock,
     ) -> Result<Self, rusqlite::Error> {
         // Room for every permit, the wake-up and the stop, so that sending never blocks.
@@ -144,7 +124,8 @@ impl Writer {
             reserve,
             head,
             wal: PathBuf::from(wal),
-            wal_limit,
+            wal_limit: options.wal_limit_bytes,
+            committed: options.committed.clone(),
             clock,
         };
         let thread = std::thread::Builder::new()
@@ -210,6 +191,7 @@ struct Thread {
     head: audit::Head,
     wal: PathBuf,
     wal_limit: u64,
+    committed: Option<Committed>,
     clock: Clock,
 }
 
@@ -253,7 +235,7 @@ impl Thread {
             self.stats.working_since.store(0, Ordering::Release);
         }
         self.process(Vec::new());
-        let _ = self.connection.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
+        self.truncate_wal();
         self.stats.stopped.store(true, Ordering::Release);
     }
 
@@ -322,9 +304,9 @@ impl Thread {
             Ok((results, head)) => {
                 self.head = head;
                 self.pending_notes.clear();
-                self.stats.commits.fetch_add(1, Ordering::Relaxed);
-                self.stats.units.fetch_add(group.len() as u64, Ordering::Relaxed);
-                self.stats.commit_nanos.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+                if let Some(committed) = &self.committed {
+                    committed(group.len(), started.elapsed());
+                }
                 if results
                     .iter()
                     .any(|(result, _)| matches!(result, Err(fault) if fault.code == Code::StorageFull))
@@ -403,6 +385,18 @@ impl Thread {
             }
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the reserve could not be taken"),
+        }
+    }
+
+    fn truncate_wal(&self) {
+        let busy =
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        match busy {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::debug!("a reader kept the write-ahead log from being truncated; trying again")
+            }
+            Err(error) => tracing::warn!(%error, "the write-ahead log could not be truncated"),
         }
     }
 

@@ -197,7 +197,7 @@ pub enum Consistency {
 }
 
 /// Searches. Without `text`: the newest first.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
     /// Words, of which any may occur; `"a phrase"`, `+required`, `-excluded`. At most 1,000 characters. What is not

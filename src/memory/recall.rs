@@ -1,7 +1,7 @@
 //! How a query is answered: which shards it needs, the search, the ranking, and the records from the ledger.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::index::{Candidate, Request, Searched, ShardState};
 use super::model::{Consistency, Found, Hit, Parts, Query};
@@ -9,6 +9,9 @@ use super::{Memory, store};
 use crate::clock::Timestamp;
 use crate::engine::command::Answer;
 use crate::wire::{Code, Fault};
+
+/// Longest wait for other searches to end.
+const QUEUE_LIMIT: Duration = Duration::from_secs(5);
 
 impl Memory {
     /// Answers `query`.
@@ -24,7 +27,7 @@ impl Memory {
         let up_to_date = query.consistency == Consistency::Fast
             || control.wait_latest(&shards, self.config.latest_limit).await;
         let searched = self.search(shards, query.clone()).await?;
-        let partial = !up_to_date || !searched.broken.is_empty();
+        let partial = !up_to_date || searched.incomplete;
         let total = searched.total;
         let hits = self.hits(query, searched).await?;
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -42,7 +45,7 @@ impl Memory {
     }
 
     async fn search(self: &Arc<Self>, shards: Vec<ShardState>, query: Arc<Query>) -> Result<Searched, Fault> {
-        let permit = tokio::time::timeout(self.config.latest_limit, self.searches.clone().acquire_owned())
+        let permit = tokio::time::timeout(QUEUE_LIMIT, self.searches.clone().acquire_owned())
             .await
             .map_err(|_| Fault::new(Code::Busy, "too many searches wait").retry_after(1_000))?
             .map_err(|_| Fault::internal())?;

@@ -1,7 +1,7 @@
 //! How to reach the broker and log in: from settings to the client library's options. Files are read for every
 //! connection, so that renewed certificates and passwords are picked up without a restart.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rumqttc::{
@@ -13,6 +13,9 @@ use super::RECEIVE_MAXIMUM;
 use crate::clock::Timestamp;
 use crate::gate::token::{self, Claims, KeyError, Role, SigningKey};
 use crate::tls::{self, Identity, TlsError};
+
+/// The authorities that the system trusts, where Debian and most others keep them.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// How to log in.
 #[derive(Clone, Debug)]
@@ -57,7 +60,9 @@ pub struct ConnectOptions {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// The CA that signed the broker's certificate; `None` means no TLS, for loopback only.
+    /// Whether to speak TLS 1.3. Without it only for loopback, which the configuration checks.
+    pub tls: bool,
+    /// The CA that signed the broker's certificate; without it, those that the system trusts.
     pub ca_file: Option<PathBuf>,
     /// Client certificate and key.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -107,7 +112,8 @@ impl ConnectOptions {
     /// See [`SetupError`].
     pub(super) fn build(&self, will: Option<LastWill>, now: Timestamp) -> Result<MqttOptions, SetupError> {
         let mut options = MqttOptions::new(self.client_id.clone(), (self.host.clone(), self.port));
-        if let Some(ca) = &self.ca_file {
+        if self.tls {
+            let ca = self.ca_file.as_deref().unwrap_or(Path::new(SYSTEM_AUTHORITIES));
             let identity = self.identity.as_ref().map(|(certificate, key)| Identity { certificate, key });
             let config = tls::client_config(ca, identity)?;
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config)));

@@ -45,7 +45,11 @@ pub(super) async fn ask(
         Ok(answer) => answer,
         Err(_) => Err(Failure::Timeout {
             limit,
-            hint: if exchange.known { "" } else { "; the broker knows nothing of this node: is its name right?" },
+            hint: if exchange.known {
+                ""
+            } else {
+                "; the broker knows nothing of this node: is its name right?"
+            },
             message_id: question.message_id.clone(),
         }),
     };
@@ -72,9 +76,10 @@ impl Exchange {
             self.offline(&message)?;
         }
         let correlation = Bytes::copy_from_slice(uuid::Uuid::new_v4().as_bytes());
-        let payload = question.payload.as_ref().map_or_else(Bytes::new, |payload| {
-            Bytes::copy_from_slice(payload.get().as_bytes())
-        });
+        let payload = question
+            .payload
+            .as_ref()
+            .map_or_else(Bytes::new, |payload| Bytes::copy_from_slice(payload.get().as_bytes()));
         self.client
             .ask(mqtt::Question {
                 topic: self.names.command(&question.command),

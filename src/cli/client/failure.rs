@@ -7,6 +7,7 @@ use super::super::{Exit, complain, report};
 use super::text;
 use crate::config::Mistake;
 use crate::mqtt::CallError;
+use crate::wire::Fault;
 
 /// Why a node could not be asked, or did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,9 @@ pub(in crate::cli) enum Failure {
     /// Too few events in time.
     #[error("nothing more within {} s", .0.as_secs())]
     Quiet(Duration),
+    /// The node answered with an error.
+    #[error(transparent)]
+    Node(#[from] Fault),
     /// Something else than a reply came.
     #[error("what came is no reply of a node")]
     NotAnAnswer,
@@ -76,12 +80,15 @@ impl Failure {
     /// How the command ends.
     fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::Profile(_) | Self::Said | Self::NoRoute | Self::WhichNode | Self::Setup(_) => {
-                Exit::Usage
-            }
+            Self::Usage(_)
+            | Self::Profile(_)
+            | Self::Said
+            | Self::NoRoute
+            | Self::WhichNode
+            | Self::Setup(_) => Exit::Usage,
             Self::Broker(_) | Self::Socket { .. } | Self::Offline { .. } => Exit::Unreachable,
             Self::Timeout { .. } | Self::Quiet(_) => Exit::Timeout,
-            Self::NotAnAnswer | Self::Runtime(_) => Exit::Failed,
+            Self::Node(_) | Self::NotAnAnswer | Self::Runtime(_) => Exit::Failed,
         }
     }
 
@@ -101,7 +108,9 @@ impl From<CallError> for Failure {
         match error {
             CallError::Setup(error) => Self::Setup(error.to_string()),
             // Only connecting has a limit of its own in there.
-            CallError::Timeout => Self::Broker("cannot reach the broker: it did not answer in time".to_owned()),
+            CallError::Timeout => {
+                Self::Broker("cannot reach the broker: it did not answer in time".to_owned())
+            }
             error => Self::Broker(error.to_string()),
         }
     }

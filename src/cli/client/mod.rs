@@ -103,7 +103,8 @@ impl Answer {
         &self.document[name]
     }
 
-    fn fault(&self) -> Option<Fault> {
+    /// Why the node did not do it.
+    pub(super) fn fault(&self) -> Option<Fault> {
         serde_json::from_value(self.document.get("error")?.clone()).ok()
     }
 }
@@ -113,8 +114,8 @@ impl Answer {
 pub(super) enum Route {
     /// Over MQTT.
     Broker(Box<Profile>),
-    /// To the node of this machine: its control socket and its name.
-    Socket { path: PathBuf, node: String },
+    /// To the control socket of the node on this machine.
+    Socket(PathBuf),
 }
 
 impl Reach {
@@ -123,7 +124,7 @@ impl Reach {
         match (self.timeout, route) {
             (Some(seconds), _) => Duration::from_secs(seconds),
             (None, Route::Broker(profile)) => profile.timeout,
-            (None, Route::Socket { .. }) => profile::DEFAULT_TIMEOUT,
+            (None, Route::Socket(_)) => profile::DEFAULT_TIMEOUT,
         }
     }
 
@@ -156,8 +157,19 @@ impl Reach {
                 "the control socket reaches {} alone; --profile reaches other nodes over MQTT",
                 node.name
             ))),
-            _ => Ok(Route::Socket { path: control.socket, node: node.name }),
+            _ => Ok(Route::Socket(control.socket)),
         }
+    }
+
+    /// Asks and waits for the reply, which may be an error.
+    pub(super) fn answer(&self, route: &Route, question: &Question) -> Result<Answer, Failure> {
+        let limit = self.limit(route);
+        block_on(async {
+            match route {
+                Route::Broker(profile) => broker::ask(profile, self.node.as_deref(), question, limit).await,
+                Route::Socket(path) => socket::ask(path, question, limit).await,
+            }
+        })?
     }
 
     /// Asks, shows the answer with `show` (or whole, with `--json`), and says how it ended: `judge` looks at a good one.
@@ -168,39 +180,23 @@ impl Reach {
         show: impl FnOnce(&Answer) -> String,
         judge: impl FnOnce(&Answer) -> Exit,
     ) -> Exit {
-        let asked = || {
-            let route = self.route(shared)?;
-            let limit = self.limit(&route);
-            block_on(async {
-                match &route {
-                    Route::Broker(profile) => broker::ask(profile, self.node.as_deref(), question, limit).await,
-                    Route::Socket { path, .. } => socket::ask(path, question, limit).await,
-                }
-            })?
-        };
-        let answer: Answer = match asked() {
+        let answer = match self.route(shared).and_then(|route| self.answer(&route, question)) {
             Ok(answer) => answer,
             Err(failure) => return failure.report(),
         };
-        if self.json {
-            let printed = print(&format!("{}\n", answer.json()));
-            if printed != Exit::Ok {
-                return printed;
-            }
+        let fault = answer.fault();
+        let text = match &fault {
+            _ if self.json => format!("{}\n", answer.json()),
+            Some(_) => String::new(),
+            None => show(&answer),
+        };
+        let printed = print(&text);
+        match fault {
+            _ if printed != Exit::Ok => printed,
+            Some(_) if self.json => Exit::Failed,
+            Some(fault) => Failure::Node(fault).report(),
+            None => judge(&answer),
         }
-        if let Some(fault) = answer.fault() {
-            if !self.json {
-                super::complain(text::plain(&fault.to_string()));
-            }
-            return Exit::Failed;
-        }
-        if !self.json {
-            let printed = print(&show(&answer));
-            if printed != Exit::Ok {
-                return printed;
-            }
-        }
-        judge(&answer)
     }
 }
 
@@ -234,8 +230,10 @@ impl Events {
     /// them, all nodes.
     pub(super) async fn listen(route: &Route, node: Option<&str>, kinds: &[String]) -> Result<Self, Failure> {
         Ok(match route {
-            Route::Broker(profile) => Self::Broker(Box::new(broker::Events::listen(profile, node, kinds).await?)),
-            Route::Socket { path, .. } => Self::Socket(socket::Events::listen(path, kinds).await?),
+            Route::Broker(profile) => {
+                Self::Broker(Box::new(broker::Events::listen(profile, node, kinds).await?))
+            }
+            Route::Socket(path) => Self::Socket(socket::Events::listen(path, kinds).await?),
         })
     }
 
@@ -262,7 +260,8 @@ pub(super) async fn statuses(profile: &Profile, node: Option<&str>) -> Result<Ve
 
 /// Runs `work`, which a person waits for.
 pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
     let done = runtime.block_on(work);
     // Reading a file for the connection may still block a thread; nobody waits for it any more.
     runtime.shutdown_background();

@@ -45,7 +45,9 @@ impl Connection {
     async fn line(&mut self) -> Result<Vec<u8>, Failure> {
         let mut line = Vec::new();
         match self.stream.read_until(b'\n', &mut line).await {
-            Ok(0) => Err(self.failed(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"))),
+            Ok(0) => {
+                Err(self.failed(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")))
+            }
             Ok(_) => Ok(line),
             Err(error) => Err(self.failed(error)),
         }
@@ -68,9 +70,7 @@ pub(super) async fn ask(path: &Path, question: &Question, limit: Duration) -> Re
     };
     match timeout_at(until, answered).await {
         Ok(line) => Answer::read(&line?),
-        Err(_) => {
-            Err(Failure::Timeout { limit, hint: "", message_id: question.message_id.clone() })
-        }
+        Err(_) => Err(Failure::Timeout { limit, hint: "", message_id: question.message_id.clone() }),
     }
 }
 

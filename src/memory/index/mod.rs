@@ -141,14 +141,18 @@ pub enum IndexError {
 }
 
 impl IndexError {
-    /// Whether the disk is full. Tantivy wraps the system's error in several ways, all of which show its kind.
-    fn is_storage_full(&self) -> bool {
-        match self {
-            Self::Io(error) => error.kind() == std::io::ErrorKind::StorageFull,
-            Self::Tantivy(error) => format!("{error:?}").contains("StorageFull"),
-            Self::Ledger(fault) => fault.code == crate::wire::Code::StorageFull,
-            Self::Damaged(_) => false,
-        }
+    /// Whether the shard itself may be sound and only the system lacks something: space, memory, open files, the ledger.
+    fn is_passing(&self) -> bool {
+        // Tantivy wraps the system's error in several ways, all of which show its kind or number (EMFILE, ENFILE).
+        const SIGNS: [&str; 6] =
+            ["StorageFull", "QuotaExceeded", "OutOfMemory", "code: 23,", "code: 24,", "LockFailure"];
+        let described = match self {
+            Self::Io(error) => format!("{error:?}"),
+            Self::Tantivy(error) => format!("{error:?}"),
+            Self::Ledger(_) => return true,
+            Self::Damaged(_) => return false,
+        };
+        SIGNS.iter().any(|sign| described.contains(sign))
     }
 }
 
@@ -184,7 +188,7 @@ impl Projection {
     #[must_use]
     pub fn search(&self, shards: &[ShardState], request: &Request<'_>) -> Searched {
         let searched = search::search(&self.readers, &self.control, shards, request);
-        for shard in &searched.broken {
+        for shard in &searched.damaged {
             self.control.report_damage(*shard);
         }
         searched

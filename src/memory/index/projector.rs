@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::control::{Next, Wait};
-use super::rebuild::Rebuild;
+use super::rebuild::{self, Rebuild};
+use super::search::guarded;
 use super::writer::ShardWriter;
 use super::{Control, IndexError, Options, Shard, ShardState, Source};
 
@@ -19,8 +20,10 @@ use super::{Control, IndexError, Options, Shard, ShardState, Source};
 const MAX_WRITERS: usize = 2;
 /// Changes that are read at once. Each may carry a whole record.
 const CHANGES_PER_READ: u32 = 500;
-/// Committed changes after which the ledger is told to drop them, where the projector has no rest.
+/// Committed sequences after which the ledger is told to drop them, where the projector has no rest.
 const SETTLE_AFTER: u64 = 1_000;
+/// Shortest time between turns that nobody waits for.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 /// First and longest pause after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Failures in a row, none of them a full disk, after which a shard counts as damaged.
@@ -38,7 +41,7 @@ pub(super) struct Projector {
     control: Arc<Control>,
     /// The last used comes last.
     writers: Vec<(Shard, ShardWriter)>,
-    /// Committed here, and not yet settled in the ledger: up to which sequence, and how many changes.
+    /// Committed here, and not yet settled in the ledger: up to which sequence, and over how many sequences.
     unsettled: HashMap<Shard, (u64, u64)>,
     failures: HashMap<Shard, Failure>,
     rebuild: Option<Rebuild>,
@@ -80,7 +83,8 @@ impl Projector {
                 Next::Turn => {
                     self.turn();
                     idle_since = Instant::now();
-                    turn_at = self.next_turn(idle_since);
+                    // What failed asks for another turn: not in a tight loop, whatever the interval.
+                    turn_at = idle_since + self.options.commit_interval.max(SHORTEST_INTERVAL);
                 }
                 Next::Rebuild => {
                     self.rebuild_step();
@@ -93,13 +97,6 @@ impl Projector {
                 }
             }
         }
-    }
-
-    /// When changes that come from now on are due; later when all that is left waits for a retry.
-    fn next_turn(&self, now: Instant) -> Instant {
-        let retry = self.failures.values().map(|failure| failure.retry_at).min();
-        let due = now + self.options.commit_interval;
-        retry.map_or(due, |retry| retry.max(now).min(due.max(retry)))
     }
 
     /// When the next requested rebuild may be tried, if it has failed before.
@@ -147,6 +144,8 @@ impl Projector {
         let mut applied = writer.sequence();
         while applied < state.changed && !self.control.stopping() {
             let changes = self.source.changes(shard, applied, CHANGES_PER_READ)?;
+            // Records in a full read may be in a state that later changes have brought them to.
+            let exact = changes.len() < CHANGES_PER_READ as usize;
             let Some(last) = changes.last() else {
                 return Err(IndexError::Damaged("changes are missing"));
             };
@@ -160,7 +159,7 @@ impl Projector {
             }
             if writer.pending() >= self.options.commit_changes || applied >= state.changed {
                 let before = writer.sequence();
-                writer.commit(applied)?;
+                writer.commit(applied, exact)?;
                 self.control.set_committed(shard, applied);
                 let unsettled = self.unsettled.entry(shard).or_default();
                 *unsettled = (applied, unsettled.1 + (applied - before));
@@ -212,6 +211,10 @@ impl Projector {
             Ok(()) => {}
             Err(error) => {
                 self.rebuild = None;
+                // It may be what fills the disk.
+                if let Err(error) = rebuild::discard(&self.folder, shard) {
+                    tracing::debug!(%shard, %error, "an unfinished index could not be removed");
+                }
                 self.failed(shard, &error);
             }
         }
@@ -234,7 +237,7 @@ impl Projector {
             return Ok(());
         }
         let Some(rebuild) = self.rebuild.take() else { return Ok(()) };
-        let sequence = rebuild.finish(&self.folder)?;
+        let sequence = rebuild.finish(&self.folder, self.source.as_ref())?;
         self.unsettled.insert(shard, (sequence, 0));
         self.control.set_rebuilt(shard, sequence);
         self.recovered(shard);
@@ -258,9 +261,8 @@ impl Projector {
         let pause = BACKOFF.0.saturating_mul(1 << (count - 1).min(8)).min(BACKOFF.1);
         let damaged = match error {
             IndexError::Damaged(_) => true,
-            IndexError::Ledger(_) => false,
             // A folder that does not even open will not get better by waiting.
-            other => !other.is_storage_full() && (count >= FAILURES_TO_DAMAGE || !self.opens(shard)),
+            other => !other.is_passing() && (count >= FAILURES_TO_DAMAGE || !self.opens(shard)),
         };
         if damaged && !self.control.is_damaged(shard) {
             self.failures.remove(&shard);
@@ -288,9 +290,4 @@ fn close(shard: Shard, writer: ShardWriter) {
     if let Err(error) = writer.close() {
         tracing::debug!(%shard, %error, "a merge did not end well; the last commit stands");
     }
-}
-
-/// Runs `work`; a panic of tantivy over a damaged file counts as damage.
-fn guarded(work: impl FnOnce() -> Result<(), IndexError>) -> Result<(), IndexError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(IndexError::Damaged("tantivy panicked over it")))
 }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use tantivy::{Index, ReloadPolicy, Searcher};
 
@@ -27,7 +27,7 @@ pub struct Readers {
     folder: PathBuf,
     most: usize,
     /// The last used comes last.
-    open: Mutex<VecDeque<Arc<Open>>>,
+    open: Mutex<VecDeque<Open>>,
 }
 
 impl Readers {
@@ -48,8 +48,8 @@ impl Readers {
             let ever = state.settled > 0 || committed > 0;
             return if ever { Err(IndexError::Damaged("it is missing")) } else { Ok(None) };
         };
-        if let Some(open) = self.touch(state.shard, stamp) {
-            return Ok(Some(open.searcher.clone()));
+        if let Some(searcher) = self.touch(state.shard, stamp) {
+            return Ok(Some(searcher));
         }
         // Opened outside the lock: two searches may both open it, and one is dropped.
         let searcher = open(&folder, state)?;
@@ -62,24 +62,25 @@ impl Readers {
         self.list().retain(|open| open.shard != shard);
     }
 
-    fn touch(&self, shard: Shard, stamp: Stamp) -> Option<Arc<Open>> {
+    fn touch(&self, shard: Shard, stamp: Stamp) -> Option<Searcher> {
         let mut list = self.list();
         let position = list.iter().position(|open| open.shard == shard && open.stamp == stamp)?;
         let open = list.remove(position)?;
-        list.push_back(open.clone());
-        Some(open)
+        let searcher = open.searcher.clone();
+        list.push_back(open);
+        Some(searcher)
     }
 
     fn keep(&self, open: Open) {
         let mut list = self.list();
         list.retain(|other| other.shard != open.shard);
-        list.push_back(Arc::new(open));
+        list.push_back(open);
         while list.len() > self.most {
             list.pop_front();
         }
     }
 
-    fn list(&self) -> std::sync::MutexGuard<'_, VecDeque<Arc<Open>>> {
+    fn list(&self) -> std::sync::MutexGuard<'_, VecDeque<Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -111,7 +112,7 @@ fn open(folder: &Path, state: &ShardState) -> Result<Searcher, IndexError> {
         .try_into()?;
     let searcher = reader.searcher();
     // Only an index that stands for the very state that the ledger described can be counted against it.
-    let comparable = before.sequence == state.changed && mark()? == before;
+    let comparable = before.exact && before.sequence == state.changed && mark()? == before;
     if comparable && searcher.num_docs() != state.records {
         return Err(IndexError::Damaged("it has another number of records than the ledger"));
     }

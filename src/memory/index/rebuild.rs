@@ -31,7 +31,7 @@ impl Rebuild {
     /// # Errors
     /// When the file system refuses.
     pub fn begin(index: &Path, state: &ShardState) -> Result<Self, IndexError> {
-        let building = state.shard.folder(index).with_extension("building");
+        let building = building_folder(index, state.shard);
         let writer = ShardWriter::create(&building, state.shard)?;
         Ok(Self { shard: state.shard, sequence: state.changed, building, writer, last_key: 0, steps: 0 })
     }
@@ -53,7 +53,7 @@ impl Rebuild {
         }
         self.steps += 1;
         if self.steps.is_multiple_of(STEPS_PER_COMMIT) {
-            self.writer.commit(0)?;
+            self.writer.commit(0, false)?;
         }
         Ok(!documents.is_empty())
     }
@@ -62,8 +62,10 @@ impl Rebuild {
     ///
     /// # Errors
     /// When the file system refuses; the old index may be gone then, and the shard is missing until the next try.
-    pub fn finish(mut self, index: &Path) -> Result<u64, IndexError> {
-        self.writer.commit(self.sequence)?;
+    pub fn finish(mut self, index: &Path, source: &dyn Source) -> Result<u64, IndexError> {
+        let unchanged = |state: &ShardState| state.shard == self.shard && state.changed == self.sequence;
+        let exact = source.shards()?.iter().any(unchanged);
+        self.writer.commit(self.sequence, exact)?;
         self.writer.close()?;
         let folder = self.shard.folder(index);
         remove_folder(&folder)?;
@@ -73,4 +75,16 @@ impl Rebuild {
         }
         Ok(self.sequence)
     }
+}
+
+/// Removes what an unfinished rebuild has left. Its writer must be gone.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn discard(index: &Path, shard: Shard) -> std::io::Result<()> {
+    remove_folder(&building_folder(index, shard))
+}
+
+fn building_folder(index: &Path, shard: Shard) -> PathBuf {
+    shard.folder(index).with_extension("building")
 }

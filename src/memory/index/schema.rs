@@ -133,12 +133,23 @@ pub struct Mark {
     pub sequence: u64,
     /// The highest key that was ever added: a higher one has no older version to delete.
     pub top_key: u64,
+    /// Whether no record is in a later state than that of `sequence`, so that records can be counted against the ledger.
+    pub exact: bool,
+    /// Checksum of the others, so that a flipped bit is noticed.
+    check: String,
 }
 
 impl Mark {
     /// Nothing yet.
     pub fn empty(shard: Shard) -> Self {
-        Self { shard: shard.to_string(), schema: LAYOUT.fingerprint.clone(), sequence: 0, top_key: 0 }
+        Self {
+            shard: shard.to_string(),
+            schema: LAYOUT.fingerprint.clone(),
+            sequence: 0,
+            top_key: 0,
+            exact: false,
+            check: String::new(),
+        }
     }
 
     /// Reads a commit's payload. A shard without any commit has none.
@@ -150,6 +161,9 @@ impl Mark {
         let Some(payload) = payload else { return Ok(empty) };
         let mark: Self = serde_json::from_str(payload)
             .map_err(|_| IndexError::Damaged("its commit has no mark of ours"))?;
+        if mark.check != mark.checksum() {
+            return Err(IndexError::Damaged("its mark is broken"));
+        }
         if mark.shard != empty.shard {
             return Err(IndexError::Damaged("it is another shard"));
         }
@@ -164,6 +178,13 @@ impl Mark {
     /// # Errors
     /// Never in practice: text and numbers have a form in JSON.
     pub fn write(&self) -> Result<String, IndexError> {
-        serde_json::to_string(self).map_err(|_| IndexError::Damaged("its mark cannot be written"))
+        let sealed = Self { check: self.checksum(), ..self.clone() };
+        serde_json::to_string(&sealed).map_err(|_| IndexError::Damaged("its mark cannot be written"))
+    }
+
+    fn checksum(&self) -> String {
+        let Self { shard, schema, sequence, top_key, exact, check: _ } = self;
+        let described = format!("{shard} {schema} {sequence} {top_key} {exact}");
+        crate::memory::model::checksum(&described)[..8].to_owned()
     }
 }

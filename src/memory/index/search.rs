@@ -4,6 +4,7 @@
 //! the newest come first, and months that cannot contribute are not opened. A shard that cannot be opened or searched is
 //! left out and named.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -65,10 +66,13 @@ pub struct Searched {
     pub total: Option<u64>,
     /// Whether the order is by text.
     pub by_text: bool,
-    /// Shards that could not be asked because they are damaged.
-    pub broken: Vec<Shard>,
+    /// Whether a shard could not be asked.
+    pub incomplete: bool,
+    /// Shards that are damaged.
+    pub damaged: Vec<Shard>,
 }
 
+/// Searches `shards`, of which `control` knows the state.
 pub fn search(
     readers: &Readers,
     control: &Control,
@@ -76,79 +80,94 @@ pub fn search(
     request: &Request<'_>,
 ) -> Searched {
     let clauses = request.text.map(|text| words::parse(text, &mut schema::analyzer())).unwrap_or_default();
-    let has_text = request.text.is_some_and(|text| !text.trim().is_empty());
     let by_text = clauses.iter().any(|clause| clause.occurs != Occurs::Not);
-    let mut found = Searched { total: request.count.then_some(0), by_text, ..Searched::default() };
-    if has_text && clauses.is_empty() {
+    let found = Searched { total: request.count.then_some(0), by_text, ..Searched::default() };
+    if clauses.is_empty() && request.text.is_some_and(|text| !text.trim().is_empty()) {
         // Nothing but stop words: they are in no index, so nothing matches.
         return found;
     }
-    let open = |state: &ShardState, broken: &mut Vec<Shard>| {
-        if control.is_damaged(state.shard) {
-            broken.push(state.shard);
-            return None;
-        }
-        let opened = guarded(state.shard, || readers.searcher(state, control.committed(state)));
-        opened.unwrap_or_else(|| {
-            broken.push(state.shard);
-            None
-        })
-    };
-    let search =
-        |shard: Shard, searcher: &Searcher, statistics: Option<&Statistics>, broken: &mut Vec<Shard>| {
-            let query = query(shard, &clauses, request);
-            let result = guarded(shard, || search_one(searcher, &query, request, statistics));
-            if result.is_none() {
-                readers.forget(shard);
-                broken.push(shard);
-            }
-            result
-        };
+    let mut search = Search { readers, control, request, clauses, found };
     if by_text {
-        let searchers: Vec<_> =
-            shards.iter().filter_map(|state| Some((state.shard, open(state, &mut found.broken)?))).collect();
-        let statistics = Statistics::over(&searchers, &clauses);
-        for (shard, searcher) in &searchers {
-            if let Some((candidates, total)) = search(*shard, searcher, Some(&statistics), &mut found.broken)
-            {
-                found.candidates.extend(candidates);
-                found.total = found.total.map(|sum| sum + total);
-            }
-        }
-        found.candidates.sort_by(|a, b| b.text.total_cmp(&a.text).then(b.key.cmp(&a.key)));
+        search.by_text(shards)
     } else {
-        let mut newest_first: Vec<_> = shards.iter().collect();
-        newest_first.sort_by_key(|state| std::cmp::Reverse(state.shard.span().0));
-        for state in newest_first {
-            let end = state.shard.span().1;
-            let enough = |found: &Searched| {
-                let newer = found.candidates.iter().filter(|candidate| candidate.created >= end);
-                newer.count() >= request.limit
-            };
-            if !request.count && enough(&found) {
-                break;
-            }
-            let Some(searcher) = open(state, &mut found.broken) else { continue };
-            if let Some((candidates, total)) = search(state.shard, &searcher, None, &mut found.broken) {
-                found.candidates.extend(candidates);
-                found.total = found.total.map(|sum| sum + total);
-            }
-        }
-        found.candidates.sort_by_key(|candidate| std::cmp::Reverse((candidate.created, candidate.key)));
+        search.newest_first(shards)
     }
-    found
+    search.found
 }
 
-/// Runs `work` on a shard; what went wrong is logged by the damage that the caller reports.
-fn guarded<T>(shard: Shard, work: impl FnOnce() -> Result<T, IndexError>) -> Option<T> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Some(value),
-        Ok(Err(error)) => {
-            tracing::debug!(%shard, %error, "a shard could not be searched");
-            None
+struct Search<'a> {
+    readers: &'a Readers,
+    control: &'a Control,
+    request: &'a Request<'a>,
+    clauses: Vec<Clause>,
+    found: Searched,
+}
+
+impl Search<'_> {
+    fn by_text(&mut self, shards: &[ShardState]) {
+        let searchers: Vec<_> =
+            shards.iter().filter_map(|state| Some((state.shard, self.open(state)?))).collect();
+        let statistics = Statistics::over(&searchers, &self.clauses);
+        for (shard, searcher) in &searchers {
+            self.one(*shard, searcher, Some(&statistics));
         }
-        Err(_) => None,
+        self.found.candidates.sort_by(|a, b| b.text.total_cmp(&a.text).then(b.key.cmp(&a.key)));
     }
+
+    fn newest_first(&mut self, shards: &[ShardState]) {
+        let mut shards: Vec<_> = shards.iter().collect();
+        shards.sort_by_key(|state| Reverse(state.shard.span().0));
+        for state in shards {
+            let end = state.shard.span().1;
+            let newer = self.found.candidates.iter().filter(|candidate| candidate.created >= end);
+            if !self.request.count && newer.count() >= self.request.limit {
+                break;
+            }
+            if let Some(searcher) = self.open(state) {
+                self.one(state.shard, &searcher, None);
+            }
+        }
+        self.found.candidates.sort_by_key(|candidate| Reverse((candidate.created, candidate.key)));
+    }
+
+    fn open(&mut self, state: &ShardState) -> Option<Searcher> {
+        if self.control.is_damaged(state.shard) {
+            self.found.incomplete = true;
+            return None;
+        }
+        let opened = guarded(|| self.readers.searcher(state, self.control.committed(state)));
+        opened.unwrap_or_else(|error| {
+            self.missed(state.shard, &error);
+            None
+        })
+    }
+
+    fn one(&mut self, shard: Shard, searcher: &Searcher, statistics: Option<&Statistics>) {
+        let query = query(shard, &self.clauses, self.request);
+        match guarded(|| search_one(searcher, &query, self.request, statistics)) {
+            Ok((candidates, total)) => {
+                self.found.candidates.extend(candidates);
+                self.found.total = self.found.total.map(|sum| sum + total);
+            }
+            Err(error) => {
+                self.readers.forget(shard);
+                self.missed(shard, &error);
+            }
+        }
+    }
+
+    fn missed(&mut self, shard: Shard, error: &IndexError) {
+        tracing::debug!(%shard, %error, "a part of the search index could not be searched");
+        self.found.incomplete = true;
+        if !error.is_passing() {
+            self.found.damaged.push(shard);
+        }
+    }
+}
+
+/// Runs `work`; a panic of tantivy over a damaged file counts as damage.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(IndexError::Damaged("tantivy panicked over it")))
 }
 
 fn search_one(
@@ -242,7 +261,7 @@ impl Statistics {
         let content = schema::fields().content;
         // A shard that cannot be read counts nothing here; searching it fails next, and that is reported.
         let sum = |of: &dyn Fn(&Searcher) -> tantivy::Result<u64>| -> u64 {
-            let each = |(shard, searcher): &(Shard, Searcher)| guarded(*shard, || Ok(of(searcher)?));
+            let each = |(_, searcher): &(Shard, Searcher)| guarded(|| Ok(of(searcher)?)).ok();
             searchers.iter().filter_map(each).sum()
         };
         let terms = clauses.iter().flat_map(|clause| &clause.terms);
@@ -273,10 +292,13 @@ impl Bm25StatisticsProvider for Statistics {
     }
 }
 
+/// Key, created, importance.
+type SegmentColumns = (Column<u64>, Column<i64>, Column<f64>);
+
 /// The fast fields of the segments that have hits.
 struct Columns<'a> {
     searcher: &'a Searcher,
-    open: HashMap<u32, (Column<u64>, Column<i64>, Column<f64>)>,
+    open: HashMap<u32, SegmentColumns>,
 }
 
 impl Columns<'_> {

@@ -106,13 +106,15 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Makes what was applied durable and visible, as the state at `sequence`.
+    /// Makes what was applied durable and visible, as the state at `sequence`; `exact` says that no record is ahead of
+    /// it.
     ///
     /// # Errors
     /// When the file system refuses; the writer must be dropped then.
-    pub fn commit(&mut self, sequence: u64) -> Result<(), IndexError> {
+    pub fn commit(&mut self, sequence: u64, exact: bool) -> Result<(), IndexError> {
         let mut mark = self.mark.clone();
         mark.sequence = sequence;
+        mark.exact = exact;
         let payload = mark.write()?;
         let mut prepared = self.writer.prepare_commit()?;
         prepared.set_payload(&payload);

@@ -1,12 +1,12 @@
 //! Memory through its public face, over a real ledger.
 
-use std::collections::BTreeSet;
+mod damage;
+mod filters;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use proptest::prelude::*;
-
-use super::model::{Consistency, Found, Hit};
+use super::model::{Found, Hit};
 use super::*;
 use crate::clock::Clock;
 use crate::wire::{Encoding, Payload};
@@ -108,6 +108,18 @@ impl Node {
     }
 }
 
+/// Waits until the ledger keeps no change any more.
+async fn settle(node: &Node) {
+    let left = |connection: &rusqlite::Connection| {
+        Ok(connection.query_row("SELECT count(*) FROM memory_change", [], |row| row.get::<_, i64>(0))?)
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while node.ledger.read(left).await.unwrap() > 0 {
+        assert!(std::time::Instant::now() < deadline, "the projector never rested");
+        tokio::task::yield_now().await;
+    }
+}
+
 fn request(json: &serde_json::Value) -> Store {
     serde_json::from_value(json.clone()).unwrap()
 }
@@ -177,119 +189,10 @@ async fn changes_leave_the_ledger_once_the_index_has_them() {
         node.store(&format!("number {number}")).await;
     }
     assert_eq!(node.find("number").await.len(), 5);
-    let left = |connection: &rusqlite::Connection| {
-        let sql = "SELECT (SELECT count(*) FROM memory_change), (SELECT min(settled) FROM memory_shard)";
-        Ok(connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?)
-    };
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while node.ledger.read(left).await.unwrap() != (0, 5) {
-        assert!(std::time::Instant::now() < deadline, "the projector never rested");
-        tokio::task::yield_now().await;
-    }
+    settle(&node).await;
     // And nothing is missed by a start after that.
     let node = node.restart(lazy(), |_| {});
     assert_eq!(node.find("number").await.len(), 5);
-}
-
-/// Stores in two months, settles, damages the older month's folder while stopped, and sees it come back.
-async fn comes_back_after(damage: impl FnOnce(&Path)) {
-    let node = Node::new(brisk());
-    node.set_time("2026-10-15T00:00:00Z");
-    for number in 0..20 {
-        node.store(&format!("october leaf {number}")).await;
-    }
-    node.set_time(NOVEMBER);
-    node.store("november leaf").await;
-    assert_eq!(
-        node.query(serde_json::json!({ "text": "leaf", "consistency": "latest", "limit": 100 }))
-            .await
-            .hits
-            .len(),
-        21
-    );
-    settle(&node).await;
-    let node = node.restart(brisk(), |index| damage(&index.join("short_term/2026-10")));
-    let found = node.query(serde_json::json!({ "text": "leaf" })).await;
-    assert!(found.partial, "the damage shows");
-    assert_eq!(contents(&found.hits), ["november leaf"], "the rest goes on");
-    node.whole().await;
-    let found = node.query(serde_json::json!({ "text": "leaf", "limit": 100 })).await;
-    assert_eq!((found.hits.len(), found.partial), (21, false));
-}
-
-/// Waits until the ledger keeps no change any more.
-async fn settle(node: &Node) {
-    let left = |connection: &rusqlite::Connection| {
-        Ok(connection.query_row("SELECT count(*) FROM memory_change", [], |row| row.get::<_, i64>(0))?)
-    };
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while node.ledger.read(left).await.unwrap() > 0 {
-        assert!(std::time::Instant::now() < deadline, "the projector never rested");
-        tokio::task::yield_now().await;
-    }
-}
-
-#[tokio::test]
-async fn a_deleted_folder_is_rebuilt() {
-    comes_back_after(|folder| std::fs::remove_dir_all(folder).unwrap()).await;
-}
-
-#[tokio::test]
-async fn a_broken_meta_json_is_rebuilt() {
-    comes_back_after(|folder| std::fs::write(folder.join("meta.json"), "{\"segments\": [").unwrap()).await;
-}
-
-#[tokio::test]
-async fn a_truncated_segment_is_rebuilt() {
-    comes_back_after(|folder| {
-        let entries: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        for path in entries.iter().filter(|path| path.extension().is_some_and(|extension| extension == "idx"))
-        {
-            let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-            file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn another_shard_in_its_place_is_rebuilt() {
-    comes_back_after(|folder| {
-        std::fs::remove_dir_all(folder).unwrap();
-        std::fs::create_dir(folder).unwrap();
-        for entry in std::fs::read_dir(folder.with_file_name("2026-11")).unwrap() {
-            let path = entry.unwrap().path();
-            std::fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_shard_of_another_schema_is_rebuilt() {
-    comes_back_after(|folder| {
-        let path = folder.join("meta.json");
-        let mut meta: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let mut mark: serde_json::Value = serde_json::from_str(meta["payload"].as_str().unwrap()).unwrap();
-        mark["schema"] = "0123456789abcdef".into();
-        meta["payload"] = mark.to_string().into();
-        std::fs::write(&path, meta.to_string()).unwrap();
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_folder_that_vanishes_under_a_running_node_comes_back_with_the_next_queries() {
-    let node = Node::new(lazy());
-    node.store("here today").await;
-    assert_eq!(node.find("today").await.len(), 1);
-    std::fs::remove_dir_all(node.shard("short_term", "2026-11")).unwrap();
-    let found = node.query(serde_json::json!({ "text": "today" })).await;
-    assert!(found.partial && found.hits.is_empty());
-    node.whole().await;
-    assert_eq!(node.find("today").await, ["here today"]);
-    node.store("today again").await;
-    assert_eq!(node.find("today").await.len(), 2);
 }
 
 #[tokio::test]
@@ -450,104 +353,4 @@ fn each_verb_is_declared_once_and_refuses_what_it_does_not_know() {
     let fault = payload.decode::<Query>().unwrap_err();
     assert_eq!(fault.code, Code::Invalid);
     assert!(fault.message.contains("episodic"));
-}
-
-/// A record and a query of few values, so that they often meet.
-fn small_store() -> impl Strategy<Value = (i64, serde_json::Value)> {
-    let word = prop::sample::select(vec!["fox", "hen", "owl"]);
-    (
-        0_i64..90,
-        prop::sample::select(Layer::ALL.to_vec()),
-        prop::collection::vec(word.clone(), 1..4),
-        prop::collection::btree_set(prop::sample::select(vec!["a", "B", "c d"]), 0..3),
-        prop::option::of(prop::sample::select(vec!["ann", "bob"])),
-    )
-        .prop_map(|(day, layer, words, tags, entity)| {
-            let content = words.join(" ");
-            (day, serde_json::json!({ "content": content, "layer": layer, "tags": tags, "entity": entity }))
-        })
-}
-
-fn small_query() -> impl Strategy<Value = serde_json::Value> {
-    let text =
-        prop::sample::select(vec!["", "fox", "fox owl", "+fox +hen", "\"fox hen\"", "-fox", "owl -hen"]);
-    let day = || prop::option::of(0_i64..90);
-    (
-        text,
-        prop::collection::btree_set(prop::sample::select(Layer::ALL.to_vec()), 0..3),
-        prop::collection::btree_set(prop::sample::select(vec!["a", "B", "c d"]), 0..2),
-        prop::option::of(prop::sample::select(vec!["ann", "bob"])),
-        (day(), day()),
-    )
-        .prop_map(|(text, layers, tags, entity, (from, to))| {
-            let time = |day: Option<i64>| day.map(day_at);
-            serde_json::json!({
-                "text": text, "layers": layers, "tags": tags, "entity": entity,
-                "from": time(from), "to": time(to), "limit": 100, "consistency": "latest", "explain": true,
-            })
-        })
-}
-
-fn day_at(day: i64) -> Timestamp {
-    Timestamp::parse("2026-10-01T00:00:00Z").unwrap().plus_millis(day * 86_400_000)
-}
-
-/// What the words of [`small_query`] mean, without an index.
-fn has_words(text: &str, content: &str) -> bool {
-    let has = |word: &str| content.split(' ').any(|other| other == word);
-    match text {
-        "" => true,
-        "fox" => has("fox"),
-        "fox owl" => has("fox") || has("owl"),
-        "+fox +hen" => has("fox") && has("hen"),
-        "\"fox hen\"" => content.contains("fox hen"),
-        "-fox" => !has("fox"),
-        "owl -hen" => has("owl") && !has("hen"),
-        other => unreachable!("{other}"),
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
-
-    #[test]
-    fn a_query_finds_exactly_what_a_plain_list_would(
-        records in prop::collection::vec(small_store(), 1..40),
-        forget in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
-        queries in prop::collection::vec(small_query(), 1..12),
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let node = Node::new(lazy());
-            let mut model = Vec::new();
-            for (day, json) in &records {
-                node.now.store(day_at(*day).millis(), Ordering::SeqCst);
-                let id = node.store_request(request(json)).await.id;
-                model.push(node.memory.get(Get { id }).await.unwrap());
-            }
-            node.now.store(day_at(90).millis(), Ordering::SeqCst);
-            for index in forget {
-                if !model.is_empty() {
-                    let record = model.remove(index.index(model.len()));
-                    node.forget(&record.id).await.unwrap();
-                }
-            }
-            for json in &queries {
-                let query: Query = serde_json::from_value(json.clone()).unwrap();
-                let text = query.text.clone().unwrap_or_default();
-                let expected: BTreeSet<_> = model
-                    .iter()
-                    .filter(|record| query.admits(record) && has_words(&text, &record.content))
-                    .map(|record| record.id.clone())
-                    .collect();
-                assert_eq!(query.consistency, Consistency::Latest);
-                let found = node.query(json.clone()).await;
-                assert!(!found.partial);
-                assert_eq!(found.total, Some(expected.len() as u64), "{json}");
-                let hits: BTreeSet<_> = found.hits.iter().map(|hit| hit.record.id.clone()).collect();
-                assert_eq!(hits, expected, "{json}");
-                assert!(found.hits.windows(2).all(|pair| pair[0].score >= pair[1].score), "{json}");
-            }
-        });
-    }
 }

@@ -1,0 +1,103 @@
+//! `orchd run`: the daemon.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Exit, Shared, complain};
+use crate::config::{Config, LogFormat, Role};
+use crate::node::{self, Ports, Signals};
+use crate::observe::logging::{self, FilterHandle, Format};
+use crate::observe::systemd::Systemd;
+
+/// Run the node until SIGTERM or SIGINT; SIGHUP reads the configuration again
+///
+/// On the machine itself: reads --config, opens the state folder, connects to the broker.
+#[derive(clap::Args, Debug)]
+pub struct Args {}
+
+impl Args {
+    /// Runs the node in the foreground.
+    pub(super) fn run(&self, shared: &Shared) -> Exit {
+        let (config, _) = match shared.load(Role::Node) {
+            Ok(loaded) => loaded,
+            Err(exit) => return exit,
+        };
+        let filter = match start_logging(&config) {
+            Ok(filter) => filter,
+            Err(error) => {
+                complain(error);
+                return Exit::Usage;
+            }
+        };
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                complain(format_args!("the runtime could not start: {error}"));
+                return Exit::Failed;
+            }
+        };
+        let reload_from = Shared { config: shared.config.clone(), set: shared.set.clone() };
+        let ended = runtime.block_on(run(config, reload_from, filter));
+        // Whatever still blocks a thread must not hold up the stop.
+        runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+        match ended {
+            Ok(()) => Exit::Ok,
+            Err(error) => {
+                tracing::error!(%error, "the node has ended");
+                complain(error);
+                Exit::Failed
+            }
+        }
+    }
+}
+
+/// Sets logging up as the configuration says.
+pub(super) fn start_logging(config: &Config) -> Result<FilterHandle, logging::Error> {
+    let format = match config.log.format {
+        LogFormat::Auto | LogFormat::Journald => Format::Auto,
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    logging::init(format, &config.log.filter, |name| std::env::var_os(name))
+}
+
+async fn run(config: Config, shared: Shared, filter: FilterHandle) -> Result<(), Box<dyn std::error::Error>> {
+    let shutdown = CancellationToken::new();
+    let (reload, asked) = watch::channel(0u64);
+    listen_for_signals(shutdown.clone(), reload)?;
+    let ports = Ports::open(&config).await?;
+    let (ready, _) = mpsc::channel(1);
+    let signals = Signals {
+        shutdown,
+        reload: asked,
+        reconfigure: Box::new(move || {
+            let (config, _) =
+                shared.load(Role::Node).map_err(|_| "see the lines before this one".to_owned())?;
+            filter.set_filter(&config.log.filter).map_err(|error| error.to_string())
+        }),
+        systemd: Arc::new(Systemd::from_env(|name| std::env::var_os(name))),
+        ready,
+    };
+    Ok(node::run(config, ports, signals).await?)
+}
+
+/// SIGTERM and SIGINT stop, SIGHUP reloads.
+fn listen_for_signals(shutdown: CancellationToken, reload: watch::Sender<u64>) -> std::io::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+                _ = hup.recv() => reload.send_modify(|count| *count += 1),
+            }
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! The conscience through its commands and the ledger.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::clock::{Clock, Timestamp};
+use crate::engine::command::Handler;
+use crate::ledger::Options;
+use crate::wire::{Code, Encoding, Payload};
+
+struct Node {
+    ledger: Ledger,
+    conscience: Arc<Conscience>,
+}
+
+impl Node {
+    async fn start(dir: &Path) -> Self {
+        let options = Options { reserve_bytes: 1 << 20, ..Options::default() };
+        let ledger = Ledger::open(dir, &options, Clock::from_fn(|| Timestamp::from_millis(1_000))).unwrap();
+        let conscience = Conscience::open(&ledger, Thresholds::default()).await.unwrap();
+        Self { ledger, conscience }
+    }
+
+    fn stop(self) {
+        self.ledger.close();
+    }
+
+    async fn call(&self, verb: &str, payload: Value) -> Result<Value, Fault> {
+        let entry = commands().into_iter().find(|e| e.declaration.verb == verb).unwrap();
+        let call = Call { principal: "tester".into(), message_id: None, received: Timestamp::from_millis(0) };
+        let payload = Payload::new(Encoding::Json, Bytes::from(payload.to_string()));
+        let outcome = match entry.bind(&self.conscience).handler {
+            Handler::Read(run) => run(call, &payload).await?,
+            Handler::Write(prepare) => {
+                let mut effect = prepare(&call, &payload)?;
+                self.ledger.write(move |unit| effect(unit)).await?
+            }
+            Handler::Job { .. } => unreachable!("the conscience has no jobs"),
+        };
+        let outcome = serde_json::to_value(&outcome).unwrap();
+        Ok(outcome["payload"].clone())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.conscience.current().rules().map(|r| r.name.clone()).collect()
+    }
+}
+
+fn no_spam() -> Value {
+    json!({ "name": "no-spam", "weight": 5, "stance": "forbids", "patterns": ["send spam", "/buy\\s+now/"] })
+}
+
+#[tokio::test]
+async fn harm_is_refused_help_and_prevention_are_approved() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let verdict = node.call("evaluate", json!({ "action": "I will harm someone" })).await.unwrap();
+    assert_eq!((&verdict["approved"], &verdict["needs_review"]), (&json!(false), &json!(false)));
+    assert_eq!((&verdict["moral_score"], &verdict["weighted_score"]), (&json!(-1.0), &json!(-10.0)));
+    assert_eq!(
+        verdict["rules"],
+        json!([{ "name": "no-harm", "weight": 10.0, "stance": "forbids",
+                 "matched": { "start": 7, "end": 19, "text": "harm someone" } }])
+    );
+    assert_eq!(verdict["explanation"], "Refused, score -1.00: forbidden by no-harm (“harm someone”).");
+    assert_eq!(verdict["rule_set_hash"].as_str().unwrap().len(), 64);
+    assert_eq!(verdict["judge"], "rules");
+    for action in ["I will help someone in need", "prevent harm to the child"] {
+        let verdict = node.call("evaluate", json!({ "action": action })).await.unwrap();
+        assert_eq!(verdict["approved"], true, "{action}");
+    }
+    node.stop();
+}
+
+#[tokio::test]
+async fn an_action_that_is_blank_or_too_long_or_misspelt_is_invalid() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    for payload in [
+        json!({}),
+        json!({ "action": "" }),
+        json!({ "action": " \n\t" }),
+        json!({ "action": "ä".repeat(MAX_ACTION + 1) }),
+        json!({ "action": "x", "acton": "y" }),
+        json!({ "action": 7 }),
+    ] {
+        assert_eq!(node.call("evaluate", payload).await.unwrap_err().code, Code::Invalid);
+    }
+    assert!(node.call("evaluate", json!({ "action": "ä".repeat(MAX_ACTION) })).await.is_ok());
+    node.stop();
+}
+
+#[tokio::test]
+async fn a_rule_is_in_force_once_its_change_is_answered_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let before = node.conscience.current().hash().to_owned();
+    let changed = node.call("rules/set", no_spam()).await.unwrap();
+    assert_eq!(changed["replaced"], false);
+    let verdict = node.conscience.evaluate("Please BUY  NOW and send them spam").unwrap();
+    assert_eq!(changed["rule_set_hash"], verdict.rule_set_hash.as_str());
+    assert_ne!(verdict.rule_set_hash, before);
+    assert_eq!((verdict.moral_score, verdict.rules[0].name.as_str()), (-1.0, "no-spam"));
+    assert_eq!(node.call("rules/set", no_spam()).await.unwrap()["replaced"], true);
+    node.stop();
+
+    let node = Node::start(dir.path()).await;
+    assert_eq!(node.names(), ["no-harm", "no-spam", "truth"]);
+    assert_eq!(node.conscience.current().hash(), verdict.rule_set_hash);
+    let listed = node.call("rules/list", json!({})).await.unwrap();
+    assert_eq!(listed["rules"][1]["patterns"], json!(["send spam", "/buy\\s+now/"]));
+    node.stop();
+}
+
+#[tokio::test]
+async fn a_default_rule_that_was_removed_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    node.call("rules/remove", json!({ "name": "truth" })).await.unwrap();
+    assert!(node.conscience.evaluate("falsify the records").unwrap().approved);
+    let missing = node.call("rules/remove", json!({ "name": "truth" })).await.unwrap_err();
+    assert_eq!(missing.code, Code::NotFound);
+    node.stop();
+    let node = Node::start(dir.path()).await;
+    assert_eq!(node.names(), ["no-harm"]);
+    node.stop();
+}
+
+#[tokio::test]
+async fn a_change_that_does_not_commit_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let before = node.conscience.current().hash().to_owned();
+    let rule: Rule = serde_json::from_value(no_spam()).unwrap();
+    let (conscience, prepared) = (Arc::clone(&node.conscience), Prepared::new(rule).unwrap());
+    let refused = node.ledger.write(move |unit| -> Result<(), Fault> {
+        store::set(unit, prepared.rule())?;
+        conscience.adopt(unit, Some(&prepared))?;
+        Err(Fault::invalid("deliberate"))
+    });
+    assert!(refused.await.is_err());
+    assert_eq!(node.conscience.current().hash(), before);
+    node.stop();
+}
+
+#[tokio::test]
+async fn rules_set_at_the_same_time_are_all_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let set =
+        |i: u32| node.call("rules/set", json!({ "name": format!("r{i}"), "weight": 1, "stance": "favours" }));
+    let (a, b, c, d) = tokio::join!(set(1), set(2), set(3), set(4));
+    assert!([a, b, c, d].iter().all(Result::is_ok));
+    assert_eq!(node.names(), ["no-harm", "r1", "r2", "r3", "r4", "truth"]);
+    node.stop();
+}
+
+#[tokio::test]
+async fn a_rule_that_cannot_be_used_is_invalid_and_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    for (field, value, names) in [
+        ("weight", json!(-1), "weight"),
+        ("weight", json!(100.1), "weight"),
+        ("name", json!("Has Blanks"), "name"),
+        ("stance", json!("allows"), "stance"),
+        ("patterns", json!(["fine", "/(/"]), "patterns[1]"),
+        ("veto", json!(true), "veto"),
+    ] {
+        let mut rule = no_spam();
+        rule[field] = value;
+        let fault = node.call("rules/set", rule).await.unwrap_err();
+        assert_eq!(fault.code, Code::Invalid);
+        assert!(fault.message.contains(names) || names == "stance" || names == "veto", "{}", fault.message);
+    }
+    assert_eq!(node.names(), ["no-harm", "truth"]);
+    node.stop();
+}

@@ -1,0 +1,162 @@
+//! A text as the matcher sees it: words in lower case, without diacritics, and what separates them.
+//!
+//! Pure. Folding makes `Häârm`, `ＨＡＲＭ` and a `harm` with a zero-width space in it the same word. It does not undo
+//! deliberate disguise (`h4rm`, letters of other alphabets): that is a matter for a judge that reads, not for rules.
+
+/// What stands before a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Break {
+    /// Blanks, hyphens, quotation marks.
+    None,
+    /// A comma.
+    Comma,
+    /// The end of a sentence or clause.
+    Clause,
+}
+
+/// One word of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Token {
+    /// First byte in the text.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+    /// The word, folded.
+    pub word: String,
+    /// What separates it from the word before.
+    pub before: Break,
+}
+
+/// The words of `text`. An apostrophe inside a word is dropped: `don't` is `dont`, `child's` is `childs`.
+pub(super) fn tokens(text: &str) -> Vec<Token> {
+    let mut tokens = Vec::with_capacity(text.len() / 5);
+    let mut current: Option<Token> = None;
+    let mut before = Break::Clause;
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        if is_invisible(c) {
+            continue;
+        }
+        if c.is_alphanumeric() {
+            let token = current.get_or_insert_with(|| Token {
+                start: at,
+                end: at,
+                word: String::with_capacity(12),
+                before,
+            });
+            fold(c, &mut token.word);
+            token.end = at + c.len_utf8();
+            continue;
+        }
+        let next = chars.peek().map(|&(_, c)| c);
+        if matches!(c, '\'' | '’' | 'ʼ') && current.is_some() && next.is_some_and(char::is_alphanumeric) {
+            continue;
+        }
+        if let Some(token) = current.take() {
+            tokens.push(token);
+            before = Break::None;
+        }
+        before = before.max(separates(c, next));
+    }
+    tokens.extend(current);
+    tokens
+}
+
+fn separates(c: char, next: Option<char>) -> Break {
+    match c {
+        ';' | '!' | '?' | '\n' | '\r' | '—' | '–' | '(' | ')' | '…' | '。' => Break::Clause,
+        // Not in 3.5, node.js, 12:30.
+        '.' | ':' if next.is_none_or(|n| !n.is_alphanumeric()) => Break::Clause,
+        ',' => Break::Comma,
+        _ => Break::None,
+    }
+}
+
+/// Zero-width characters, soft hyphen and combining marks.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+}
+
+fn fold(c: char, into: &mut String) {
+    if c.is_ascii() {
+        into.push(c.to_ascii_lowercase());
+        return;
+    }
+    let c = match c {
+        // Full-width forms stand 0xFEE0 above ASCII.
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(c as u32 - 0xfee0).unwrap_or(c),
+        c => c,
+    };
+    for c in c.to_lowercase() {
+        match c {
+            'à'..='å' | 'ā' | 'ă' | 'ą' => into.push('a'),
+            'ç' | 'ć' | 'ĉ' | 'ċ' | 'č' => into.push('c'),
+            'ď' | 'đ' | 'ð' => into.push('d'),
+            'è'..='ë' | 'ē' | 'ĕ' | 'ė' | 'ę' | 'ě' => into.push('e'),
+            'ĝ' | 'ğ' | 'ġ' | 'ģ' => into.push('g'),
+            'ì'..='ï' | 'ĩ' | 'ī' | 'ĭ' | 'į' | 'ı' => into.push('i'),
+            'ĺ' | 'ļ' | 'ľ' | 'ł' => into.push('l'),
+            'ñ' | 'ń' | 'ņ' | 'ň' => into.push('n'),
+            'ò'..='ö' | 'ø' | 'ō' | 'ŏ' | 'ő' => into.push('o'),
+            'ŕ' | 'ŗ' | 'ř' => into.push('r'),
+            'ś' | 'ŝ' | 'ş' | 'š' | 'ș' => into.push('s'),
+            'ţ' | 'ť' | 'ț' => into.push('t'),
+            'ù'..='ü' | 'ũ' | 'ū' | 'ŭ' | 'ů' | 'ű' | 'ų' => into.push('u'),
+            'ý' | 'ÿ' => into.push('y'),
+            'ź' | 'ż' | 'ž' => into.push('z'),
+            'æ' => into.push_str("ae"),
+            'œ' => into.push_str("oe"),
+            'ß' => into.push_str("ss"),
+            c if is_invisible(c) => {}
+            c => into.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        tokens(text).into_iter().map(|t| t.word).collect()
+    }
+
+    #[test]
+    fn case_diacritics_width_and_invisible_characters_make_no_difference() {
+        for text in ["HARM", "härm", "ha\u{308}rm", "ＨＡＲＭ", "ha\u{200b}rm", "\u{feff}harm"] {
+            assert_eq!(words(text), ["harm"], "{text:?}");
+        }
+        assert_eq!(
+            words("Don’t hurt the child's self-esteem"),
+            ["dont", "hurt", "the", "childs", "self", "esteem"]
+        );
+    }
+
+    #[test]
+    fn punctuation_tells_clauses_from_lists() {
+        let breaks: Vec<_> = tokens("a b, c. d 3.5; e").iter().map(|t| t.before).collect();
+        use Break::{Clause, Comma, None};
+        assert_eq!(breaks, [Clause, None, Comma, Clause, None, None, Clause]);
+    }
+
+    #[test]
+    fn spans_are_byte_positions_of_the_original() {
+        let text = "Ünder ha\u{301}rm";
+        for token in tokens(text) {
+            assert!(text.get(token.start..token.end).is_some());
+        }
+        assert_eq!(&text[tokens(text)[1].start..], "ha\u{301}rm");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_splits_into_ordered_spans_on_character_borders(text in ".{0,200}") {
+            let mut last = 0;
+            for token in tokens(&text) {
+                proptest::prop_assert!(token.start >= last && token.end > token.start);
+                proptest::prop_assert!(text.get(token.start..token.end).is_some());
+                last = token.end;
+            }
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The words of English that the matcher knows by their role. Pure data.
+//!
+//! [`PERSONS`] and [`THINGS`] are matched by stem, everything else as written (folded).
+
+/// What `<person>` in a pattern stands for: people, pronouns for people, and animals that live with them.
+pub(super) const PERSONS: &str = "someone somebody anyone anybody everyone everybody person people human man men \
+    woman women boy girl child children kid baby infant toddler teenager adult him her them me you us himself \
+    herself themselves myself yourself ourselves patient friend neighbour neighbor colleague coworker boss wife \
+    wives husband partner girlfriend boyfriend mother father mom dad parent brother sister son daughter family \
+    grandmother grandfather grandma grandpa teacher student pupil doctor nurse officer police policeman cop guard \
+    soldier worker employee employer customer consumer user buyer investor voter auditor inspector regulator \
+    passenger pedestrian cyclist driver pilot civilian bystander crowd refugee immigrant prisoner hostage president \
+    minister politician stranger guest visitor resident citizen villager tenant landlord demonstrator protester \
+    journalist witness judge jury lawyer public audience elderly animal dog cat puppy kitten horse pet";
+
+/// Things. A person's word directly before one of them only describes it: "the child process", "her feelings", "shoot
+/// me an email". And "them" after one of them means things.
+pub(super) const THINGS: &str = "process thread session account record task job object node element class window \
+    entity table server app application query row container pod service connection page interface story experience \
+    profile list email mail message photo picture text feeling pride chance score credit instance daemon directory \
+    folder file id name data database field input request response token key model bot character npc button tab \
+    timer ticket component widget frame branch commit script cookie cache socket program virus bug weed";
+
+/// Articles, possessives and the like: they do not count as a gap inside a phrase.
+pub(super) fn is_determiner(word: &str) -> bool {
+    matches!(
+        word,
+        "the"
+            | "a"
+            | "an"
+            | "my"
+            | "your"
+            | "his"
+            | "her"
+            | "its"
+            | "our"
+            | "their"
+            | "this"
+            | "that"
+            | "these"
+            | "those"
+            | "some"
+            | "any"
+            | "all"
+            | "every"
+            | "each"
+            | "one"
+            | "two"
+            | "three"
+            | "another"
+            | "other"
+            | "both"
+            | "many"
+            | "most"
+            | "more"
+            | "half"
+            | "several"
+            | "few"
+    )
+}
+
+/// After these, "of" belongs to the phrase: "kill all of them", but not "shoot a photo of them".
+pub(super) fn is_quantifier(word: &str) -> bool {
+    matches!(
+        word,
+        "one"
+            | "two"
+            | "three"
+            | "all"
+            | "some"
+            | "any"
+            | "each"
+            | "every"
+            | "both"
+            | "many"
+            | "most"
+            | "half"
+            | "several"
+            | "few"
+            | "lot"
+            | "lots"
+            | "thousands"
+            | "millions"
+            | "hundreds"
+            | "dozens"
+    )
+}
+
+/// What ends a phrase when it is not itself one of its words: prepositions and what opens a subordinate clause.
+pub(super) fn ends_phrase(word: &str) -> bool {
+    matches!(
+        word,
+        "to" | "with"
+            | "for"
+            | "on"
+            | "in"
+            | "at"
+            | "by"
+            | "about"
+            | "from"
+            | "into"
+            | "onto"
+            | "over"
+            | "under"
+            | "of"
+            | "as"
+            | "than"
+            | "like"
+            | "via"
+            | "through"
+            | "during"
+            | "after"
+            | "before"
+            | "against"
+            | "without"
+            | "between"
+            | "among"
+            | "near"
+            | "that"
+            | "which"
+            | "who"
+            | "whom"
+            | "whose"
+            | "because"
+            | "if"
+            | "when"
+            | "while"
+            | "until"
+            | "unless"
+            | "but"
+            | "then"
+            | "so"
+            | "where"
+            | "what"
+            | "how"
+            | "no"
+            | "not"
+            | "never"
+    )
+}
+
+/// What a negation does not reach beyond.
+pub(super) fn ends_negation(word: &str) -> bool {
+    matches!(
+        word,
+        "but"
+            | "then"
+            | "until"
+            | "till"
+            | "because"
+            | "so"
+            | "if"
+            | "by"
+            | "through"
+            | "via"
+            | "while"
+            | "after"
+            | "before"
+            | "when"
+            | "using"
+            | "though"
+            | "although"
+            | "yet"
+            | "otherwise"
+            | "else"
+            | "order"
+            | "unless"
+            | "except"
+            | "just"
+            | "im"
+            | "ill"
+            | "ive"
+            | "instead"
+    )
+}
+
+/// Verbs for which a participle describes whom they are for: "treat injured people".
+pub(super) fn helps(word: &str) -> bool {
+    matches!(
+        word,
+        "help"
+            | "treat"
+            | "support"
+            | "assist"
+            | "comfort"
+            | "rescue"
+            | "save"
+            | "protect"
+            | "shelter"
+            | "feed"
+            | "heal"
+            | "identify"
+            | "find"
+            | "visit"
+            | "interview"
+    )
+}
+
+/// Subjects that open a clause of their own.
+pub(super) fn is_subject(word: &str) -> bool {
+    matches!(word, "i" | "we" | "he" | "she" | "they")
+}
+
+/// Before a subject these keep its clause under the negation: "I do not think we should …".
+pub(super) fn takes_clause(word: &str) -> bool {
+    matches!(
+        word,
+        "think" | "believe" | "want" | "suggest" | "that" | "recommend" | "say" | "ensure" | "who" | "which"
+    )
+}
+
+/// Before "to" these keep the negation going: "not want to", "not going to"; any other "to" states a purpose.
+pub(super) fn takes_infinitive(word: &str) -> bool {
+    matches!(
+        word,
+        "want"
+            | "wants"
+            | "wanting"
+            | "going"
+            | "try"
+            | "trying"
+            | "plan"
+            | "planning"
+            | "intend"
+            | "intending"
+            | "allowed"
+            | "able"
+            | "need"
+            | "have"
+            | "like"
+            | "dare"
+            | "refuse"
+            | "refuses"
+            | "refused"
+            | "refusing"
+            | "decline"
+            | "declines"
+            | "declined"
+            | "seek"
+            | "attempt"
+            | "agree"
+            | "wish"
+            | "not"
+            | "never"
+            | "mean"
+            | "meant"
+            | "used"
+            | "ok"
+            | "okay"
+            | "right"
+            | "good"
+            | "acceptable"
+            | "allow"
+            | "ask"
+            | "order"
+            | "encourage"
+            | "wrong"
+            | "bad"
+            | "hesitate"
+            | "wait"
+            | "fail"
+            | "failed"
+            | "forget"
+            | "neglect"
+            | "afraid"
+            | "resist"
+            | "illegal"
+            | "immoral"
+            | "forbidden"
+            | "crime"
+            | "mind"
+            | "ashamed"
+            | "scared"
+    )
+}
+
+/// Directly before a bare verb these carry a negation over to it.
+pub(super) fn carries(word: &str) -> bool {
+    matches!(
+        word,
+        "to" | "ever"
+            | "again"
+            | "even"
+            | "should"
+            | "may"
+            | "must"
+            | "can"
+            | "will"
+            | "shall"
+            | "could"
+            | "would"
+            | "might"
+            | "or"
+            | "and"
+            | "do"
+            | "physically"
+    ) || (word.len() > 4 && word.ends_with("ly"))
+}
+
+/// Verbs that pass a negation through to what another does: "do not let the robot …".
+pub(super) fn lets(word: &str) -> bool {
+    matches!(word, "let" | "allow" | "make" | "permit" | "help" | "have" | "see" | "watch")
+}
+
+/// Words that deny.
+pub(super) fn is_negator(word: &str) -> bool {
+    matches!(word, "not" | "never" | "cannot") || is_contraction(word)
+}
+
+/// Contractions with "not", without their apostrophe.
+pub(super) fn is_contraction(word: &str) -> bool {
+    matches!(
+        word,
+        "dont"
+            | "doesnt"
+            | "didnt"
+            | "wont"
+            | "cant"
+            | "couldnt"
+            | "shouldnt"
+            | "wouldnt"
+            | "isnt"
+            | "arent"
+            | "wasnt"
+            | "mustnt"
+            | "neednt"
+            | "shant"
+    )
+}
+
+/// Subjects that deny: "nobody may …".
+pub(super) fn is_nobody(word: &str) -> bool {
+    matches!(word, "nobody" | "nothing" | "none")
+}
+
+/// Words that prevent what follows as a noun or in -ing, and how many words may stand between.
+pub(super) fn prevents(word: &str) -> Option<usize> {
+    Some(match word {
+        "prevent" | "prevents" | "preventing" | "prevented" | "protect" | "protects" | "protecting" => 8,
+        "stop" | "stops" | "stopping" | "keep" | "keeps" | "keeping" | "save" | "saving" | "rescue" => 5,
+        "avoid" | "avoids" | "avoiding" | "ban" | "banning" | "forbid" | "prohibit" | "condemn" => 3,
+        "detect" | "detecting" | "expose" | "debunk" | "report" | "reporting" | "flag" | "identify"
+        | "block" | "combat" | "fight" | "remove" | "reject" | "uncover" | "investigate" | "recognise"
+        | "recognize" => 2,
+        "without" | "reduce" | "reducing" | "no" => 1,
+        _ => return None,
+    })
+}
+
+/// Words that undo a negation, and deny nothing by themselves: "do not hesitate to …", "it is not wrong to …".
+pub(super) fn undoes(word: &str) -> bool {
+    matches!(
+        word,
+        "hesitate"
+            | "wait"
+            | "fail"
+            | "fails"
+            | "failed"
+            | "failing"
+            | "forget"
+            | "neglect"
+            | "resist"
+            | "wrong"
+            | "bad"
+            | "illegal"
+            | "immoral"
+            | "forbidden"
+            | "problem"
+            | "crime"
+            | "sin"
+            | "afraid"
+            | "ashamed"
+            | "scared"
+            | "sorry"
+            | "regret"
+            | "mind"
+            | "matter"
+            | "care"
+            | "oppose"
+            | "object"
+            | "hate"
+            | "quit"
+            | "cease"
+            | "worry"
+            | "doubt"
+            | "choice"
+            | "alternative"
+    )
+}

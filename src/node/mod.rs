@@ -1,0 +1,491 @@
+//! The composition root: builds the parts, supervises them, shuts them down.
+//!
+//! [`run`] is a function of configuration, ports and signals; a test or the demo owns all three. The order of the
+//! shutdown: nothing new is admitted, handlers finish, the outbox is flushed, `offline` is published and acknowledged,
+//! the link says goodbye, the ledger closes. It takes at most 5 s, with the broker gone too.
+
+mod presence;
+mod service;
+mod state;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::conscience::{self, Conscience};
+use crate::engine::command::Declaration;
+use crate::engine::jobs::Jobs;
+use crate::engine::port::Publish;
+use crate::engine::{self, Bounds, Engine, Events, Limits, Parts, Registry};
+use crate::gate;
+use crate::ledger::{self, Ledger, OpenError};
+use crate::memory::{self, Memory};
+use crate::mqtt::{ConnectOptions, Hooks, Link, Login};
+use crate::observe::health::STALL_AFTER;
+use crate::observe::systemd::Systemd;
+use crate::observe::{Condition, Health, Metrics, http};
+use crate::wire::topic::Target;
+use crate::wire::{Fault, Names};
+
+use presence::NodePresence;
+use state::NodeState;
+
+/// How long handlers may take to finish during a shutdown.
+const HANDLERS_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the outbox is flushed during a shutdown.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long `offline` and the goodbye may take.
+const GOODBYE_LIMIT: Duration = Duration::from_millis(800);
+
+/// How long the files may take to close.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Why a node could not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Root or node name, which the configuration has checked before.
+    #[error("the node's name or root is not a topic level")]
+    Names,
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] OpenError),
+    /// A service could not read its part of the ledger.
+    #[error("{service} could not start: {fault}")]
+    Service {
+        /// Which one.
+        service: &'static str,
+        /// Why.
+        fault: Fault,
+    },
+    /// A port or thread.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was wanted.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A part that has to run for ever has ended.
+    #[error("{0} ended unexpectedly; the process ends so that its supervisor starts it again")]
+    CoreTaskEnded(&'static str),
+}
+
+/// What the caller opened for the node.
+pub struct Ports {
+    /// For metrics and health.
+    pub observe: Option<TcpListener>,
+    /// For the command line on the node itself.
+    pub control: Option<UnixListener>,
+}
+
+impl Ports {
+    /// Opens what `config` names.
+    ///
+    /// # Errors
+    /// When an address or path cannot be had.
+    pub async fn open(config: &Config) -> Result<Self, RunError> {
+        let observe = match config.observe.listen {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .map_err(|source| RunError::Io { what: format!("observe.listen {address}"), source })?,
+            ),
+            None => None,
+        };
+        let socket = &config.control.socket;
+        let control =
+            prepare_socket(socket).and_then(|()| engine::bind_control(socket)).map_err(|source| {
+                RunError::Io { what: format!("control.socket {}", socket.display()), source }
+            })?;
+        Ok(Self { observe, control: Some(control) })
+    }
+}
+
+/// The folder of the socket is private from the start; one that is there keeps its mode, because it may be shared.
+fn prepare_socket(socket: &std::path::Path) -> std::io::Result<()> {
+    match socket.parent() {
+        Some(folder) if !folder.exists() => {
+            ledger::generation::create_private_dir(folder).map_err(std::io::Error::other)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What reaches a running node from outside.
+pub struct Signals {
+    /// Cancelled when the node shall stop.
+    pub shutdown: CancellationToken,
+    /// Each change asks for the configuration to be read again.
+    pub reload: watch::Receiver<u64>,
+    /// Reads the configuration again and applies what can change at run time (the log filter); what is wrong is
+    /// returned for the journal, and everything stays as it was.
+    pub reconfigure: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// The service manager.
+    pub systemd: Arc<Systemd>,
+    /// Told once, when the node serves.
+    pub ready: mpsc::Sender<()>,
+}
+
+/// Every command of a node, without one running: for `topics/`, the command line's help and ACL examples.
+#[must_use]
+pub fn declarations() -> Vec<Declaration> {
+    let mut all: Vec<_> = service::commands().iter().map(|entry| entry.declaration.clone()).collect();
+    all.extend(conscience::commands().iter().map(|entry| entry.declaration.clone()));
+    all.extend(memory::commands().iter().map(|entry| entry.declaration.clone()));
+    all.sort_by_key(Declaration::name);
+    all
+}
+
+/// The filters that a node subscribes to: its own services, `all` and its group's `any`.
+#[must_use]
+pub fn filters(names: &Names, group: &str, declarations: &[Declaration]) -> Vec<String> {
+    let mut filters: Vec<String> = Vec::new();
+    for declaration in declarations {
+        let service = declaration.service;
+        filters.push(names.command(&format!("{service}/#")));
+        if declaration.reaches(Target::All) {
+            filters.push(format!("{}/all/{service}/#", names.root()));
+        }
+        if declaration.reaches(Target::Any) {
+            filters.push(format!("$share/{group}/{}/any/{service}/#", names.root()));
+        }
+    }
+    filters.sort();
+    filters.dedup();
+    filters
+}
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or a core task ends.
+pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), RunError> {
+    let clock = Clock::system();
+    let names = Names::new(&config.node.root, &config.node.name).ok_or(RunError::Names)?;
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+    let health = Health::new(STALL_AFTER);
+    let ledger = open_ledger(&config, &metrics, clock.clone()).await?;
+
+    let memory = Memory::open(ledger.clone(), memory_config(&config))
+        .map_err(|source| RunError::Io { what: "the memory's index".to_owned(), source })?;
+    let thresholds = conscience::Thresholds {
+        approve_at: config.conscience.approve_at,
+        refuse_below: config.conscience.refuse_below,
+    };
+    let conscience = Conscience::open(&ledger, thresholds)
+        .await
+        .map_err(|fault| RunError::Service { service: "conscience", fault })?;
+
+    let (link, publisher, at_least_once, at_most_once) = Link::new(
+        connect_options(&config, &names),
+        filters(&names, &config.node.group, &declarations()),
+        (config.broker.reconnect_min, config.broker.reconnect_max),
+        clock.clone(),
+    );
+    let publisher: Arc<dyn Publish> = Arc::new(publisher);
+    let events = Events::default();
+    let jobs = Jobs::new(config.limits.jobs_in_flight);
+    let (reload, reload_asked) = watch::channel(0);
+    let state = Arc::new(NodeState::new(
+        names.clone(),
+        ledger.clone(),
+        jobs.clone(),
+        health.clone(),
+        publisher.clone(),
+        reload,
+    ));
+    let mut registry = Registry::default();
+    registry.add(&state, &service::commands());
+    registry.add(&conscience, &conscience::commands());
+    registry.add(&memory, &memory::commands());
+    let parts = Parts {
+        names: names.clone(),
+        registry,
+        gate: Arc::new(gate::Open::new()),
+        ledger: ledger.clone(),
+        publisher: publisher.clone(),
+        events: events.clone(),
+        metrics: metrics.clone(),
+        jobs,
+        limits: limits(&config),
+    };
+    let engine = tokio::task::block_in_place(|| Engine::start(parts))
+        .map_err(|fault| RunError::Service { service: "engine", fault })?;
+    state.attach(engine.clone());
+
+    let running = Running {
+        stop: CancellationToken::new(),
+        close_link: CancellationToken::new(),
+        metrics: metrics.clone(),
+        health: health.clone(),
+        state: state.clone(),
+        memory,
+    };
+    let presence = Arc::new(NodePresence::new(
+        state.clone(),
+        events.clone(),
+        signals.systemd.clone(),
+        signals.ready.clone(),
+    ));
+    let hooks = Hooks { presence: presence.clone(), metrics: metrics.clone() };
+    let (renew, renewals) = watch::channel(0u64);
+
+    let mut core = JoinSet::new();
+    let pulse = health.pulse("router");
+    spawn(&mut core, "the router", engine.clone().receive(at_least_once, at_most_once, pulse));
+    spawn(&mut core, "the broker link", link.run(hooks, running.close_link.clone(), renewals));
+    spawn(
+        &mut core,
+        "the event publisher",
+        events.clone().publish(names, publisher.clone(), running.stop.clone()),
+    );
+    spawn(&mut core, "the monitor", running.clone().monitor());
+    spawn(
+        &mut core,
+        "the heartbeat",
+        presence.clone().heartbeat(config.observe.heartbeat, publisher.clone(), running.stop.clone()),
+    );
+    if let Some(listener) = ports.observe {
+        spawn(
+            &mut core,
+            "the metrics server",
+            http::serve(listener, metrics.clone(), health.clone(), running.stop.clone()),
+        );
+    }
+    if let Some(listener) = ports.control {
+        spawn(
+            &mut core,
+            "the control socket",
+            engine::serve_control(listener, engine.clone(), running.stop.clone()),
+        );
+    }
+    spawn(&mut core, "the metrics upkeep", metrics.clone().run_upkeep(running.stop.clone()));
+    let watchdog = (signals.systemd.clone(), health.clone(), running.stop.clone());
+    tokio::spawn(async move { watchdog.0.run_watchdog(&watchdog.1, &watchdog.2).await });
+
+    health.set(Condition::Serving, true);
+    if config.node.start_offline {
+        presence.ready("serving; connecting to the broker");
+    }
+    let ended = supervise(&mut core, signals, reload_asked, renew).await;
+    shut_down(&running, &engine, &presence, publisher.as_ref(), &ledger, &mut core).await;
+    ended
+}
+
+async fn open_ledger(config: &Config, metrics: &Metrics, clock: Clock) -> Result<Ledger, RunError> {
+    let committed = metrics.clone();
+    let options = ledger::Options {
+        reserve_bytes: config.ledger.reserve_bytes,
+        wal_limit_bytes: config.ledger.wal_limit_bytes,
+        readers: config.ledger.readers,
+        committed: Some(Arc::new(move |units, elapsed| committed.ledger_commit(units, elapsed))),
+    };
+    let state_dir: PathBuf = config.node.state_dir.clone();
+    tokio::task::spawn_blocking(move || Ledger::open(&state_dir, &options, clock))
+        .await
+        .map_err(|error| RunError::Io {
+            what: "the ledger".to_owned(),
+            source: std::io::Error::other(error),
+        })?
+        .map_err(RunError::from)
+}
+
+fn memory_config(config: &Config) -> memory::Config {
+    let mut memory =
+        memory::Config { max_content_chars: config.memory.content_max_chars, ..memory::Config::default() };
+    memory.index.commit_interval = config.memory.index_commit;
+    memory
+}
+
+fn limits(config: &Config) -> Limits {
+    let limits = &config.limits;
+    Limits {
+        max_payload_bytes: limits.max_payload_bytes as usize,
+        reads_in_flight: limits.reads_in_flight,
+        command_deadline: limits.command_deadline,
+        job_deadline: limits.job_deadline,
+        inbox_window: limits.inbox,
+        inbox_rows: limits.inbox_rows,
+        outbox: Bounds { rows: limits.outbox_rows, bytes: limits.outbox_bytes },
+        reply_expiry: limits.reply_expiry,
+        reply_topics: config.reply.topics.clone(),
+    }
+}
+
+fn connect_options(config: &Config, names: &Names) -> ConnectOptions {
+    let broker = &config.broker;
+    let login = match broker.login() {
+        config::Login::None => Login::None,
+        config::Login::Password(username, file) => {
+            Login::Password { username: username.to_owned(), password_file: file.to_owned() }
+        }
+        config::Login::Jwt(username, key_file) => Login::Jwt {
+            key_file: key_file.to_owned(),
+            issuer: broker.jwt_issuer.clone(),
+            audience: broker.jwt_audience.clone(),
+            subject: username.unwrap_or(names.node()).to_owned(),
+            role: gate::token::Role::Node,
+            ttl: broker.jwt_ttl,
+        },
+    };
+    ConnectOptions {
+        host: broker.url.host.clone(),
+        port: broker.url.port,
+        tls: broker.url.tls,
+        ca_file: broker.ca_file.clone(),
+        identity: broker.client_cert_file.clone().zip(broker.client_key_file.clone()),
+        client_id: broker.client_id.clone(),
+        keep_alive: broker.keep_alive,
+        session_expiry: broker.session_expiry,
+        connect_timeout: broker.connect_timeout,
+        max_packet_bytes: config.limits.max_packet_bytes,
+        login,
+    }
+}
+
+fn spawn(
+    core: &mut JoinSet<&'static str>,
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    core.spawn(async move {
+        task.await;
+        name
+    });
+}
+
+/// Waits for the signal to stop, or for a core task to end, which must not happen.
+async fn supervise(
+    core: &mut JoinSet<&'static str>,
+    mut signals: Signals,
+    mut asked: watch::Receiver<u64>,
+    renew: watch::Sender<u64>,
+) -> Result<(), RunError> {
+    loop {
+        tokio::select! {
+            () = signals.shutdown.cancelled() => {
+                signals.systemd.stopping();
+                return Ok(());
+            }
+            Some(ended) = core.join_next() => {
+                let name = ended.unwrap_or("a core task");
+                tracing::error!(task = name, "a core task ended");
+                return Err(RunError::CoreTaskEnded(name));
+            }
+            Ok(()) = signals.reload.changed() => reload(&signals, &renew),
+            Ok(()) = asked.changed() => reload(&signals, &renew),
+        }
+    }
+}
+
+fn reload(signals: &Signals, renew: &watch::Sender<u64>) {
+    signals.systemd.reloading();
+    match (signals.reconfigure)() {
+        Ok(()) => {
+            tracing::info!("the configuration was read again");
+            renew.send_modify(|count| *count += 1);
+        }
+        Err(error) => tracing::error!(error, "the configuration is wrong; the present one stays in force"),
+    }
+    signals.systemd.ready("serving");
+}
+
+#[derive(Clone)]
+struct Running {
+    /// Ends the tasks that only show how things are.
+    stop: CancellationToken,
+    /// Ends the link.
+    close_link: CancellationToken,
+    metrics: Metrics,
+    health: Health,
+    state: Arc<NodeState>,
+    memory: Arc<Memory>,
+}
+
+impl Running {
+    /// Carries figures to where they are shown, each second; ends when the ledger's writer has.
+    async fn monitor(self) {
+        let pulse = self.health.pulse("writer");
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        let mut memory_ticks = 0u32;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let ledger = self.state.ledger();
+            let stats = ledger.stats();
+            if stats.is_stopped() {
+                return;
+            }
+            if stats.busy_for().is_none_or(|busy| busy < STALL_AFTER) {
+                pulse.waiting();
+            } else {
+                pulse.beat();
+            }
+            self.health.set(Condition::LedgerWritable, true);
+            self.health.set(Condition::StorageAvailable, !stats.is_full());
+            self.metrics.ledger_storage_full(stats.is_full());
+            self.metrics.ledger_wal_bytes(stats.wal_bytes());
+            self.metrics.queue_depth("ledger", ledger.queued());
+            let engine = self.state.engine();
+            self.metrics.outbox_open(engine.map_or(0, Engine::outbox_open));
+            self.metrics.queue_depth("running", engine.map_or(0, Engine::running));
+            // Sizes on disk need a walk through the index: every ten seconds is enough.
+            if memory_ticks.is_multiple_of(10) {
+                self.show_memory().await;
+            }
+            memory_ticks = memory_ticks.wrapping_add(1);
+        }
+    }
+
+    async fn show_memory(&self) {
+        match self.memory.stats().await {
+            Ok(stats) => {
+                for layer in &stats.layers {
+                    self.metrics.memory_records(layer.layer.as_str(), layer.records);
+                    self.metrics.index_bytes(layer.layer.as_str(), layer.index_bytes);
+                }
+                self.metrics.index_lag(stats.lag);
+            }
+            Err(error) => tracing::debug!(%error, "memory has no figures at the moment"),
+        }
+    }
+}
+
+async fn shut_down(
+    running: &Running,
+    engine: &Engine,
+    presence: &NodePresence,
+    publisher: &dyn Publish,
+    ledger: &Ledger,
+    core: &mut JoinSet<&'static str>,
+) {
+    running.health.set(Condition::Serving, false);
+    engine.drain(HANDLERS_LIMIT, FLUSH_LIMIT).await;
+    if publisher.is_connected() {
+        let _ = tokio::time::timeout(GOODBYE_LIMIT, publisher.publish(presence.goodbye())).await;
+    }
+    running.close_link.cancel();
+    running.stop.cancel();
+    let ended = async { while core.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(GOODBYE_LIMIT, ended).await;
+    core.abort_all();
+    let (memory, ledger) = (running.memory.clone(), ledger.clone());
+    let closed = tokio::task::spawn_blocking(move || {
+        memory.close();
+        ledger.close();
+    });
+    if tokio::time::timeout(CLOSE_LIMIT, closed).await.is_err() {
+        tracing::warn!("the files took too long to close; the next start recovers them");
+    }
+}

@@ -1,0 +1,211 @@
+//! What the node says of itself on its connection: birth, capabilities, heartbeat, last will and goodbye.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::state::{NodeState, State, Status};
+use crate::clock::Timestamp;
+use crate::engine::Events;
+use crate::engine::port::{Outgoing, Publish};
+use crate::mqtt::Presence;
+use crate::observe::Condition;
+use crate::observe::systemd::Systemd;
+
+/// Retained on `events/capabilities`: what the node can do.
+#[derive(Serialize)]
+struct Capabilities {
+    node: String,
+    version: &'static str,
+    encodings: [&'static str; 2],
+    commands: Vec<Capability>,
+}
+
+#[derive(Serialize)]
+struct Capability {
+    command: String,
+    kind: &'static str,
+    sensitive: bool,
+}
+
+/// Told on `events/errors`.
+#[derive(Serialize)]
+struct ErrorEvent<'a> {
+    error: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    timestamp: Timestamp,
+}
+
+pub(super) struct NodePresence {
+    state: Arc<NodeState>,
+    events: Events,
+    systemd: Arc<Systemd>,
+    ready: mpsc::Sender<()>,
+    told_ready: AtomicBool,
+    connected_before: AtomicBool,
+    /// When the present connection was made.
+    online_since: AtomicI64,
+}
+
+impl NodePresence {
+    pub(super) fn new(
+        state: Arc<NodeState>,
+        events: Events,
+        systemd: Arc<Systemd>,
+        ready: mpsc::Sender<()>,
+    ) -> Self {
+        let started = state.started().millis();
+        Self {
+            state,
+            events,
+            systemd,
+            ready,
+            told_ready: AtomicBool::new(false),
+            connected_before: AtomicBool::new(false),
+            online_since: AtomicI64::new(started),
+        }
+    }
+
+    /// Tells the service manager and the caller, once.
+    pub(super) fn ready(&self, status: &str) {
+        if !self.told_ready.swap(true, Ordering::AcqRel) {
+            self.systemd.ready(status);
+            // Full or closed: the caller does not wait for it.
+            let _ = self.ready.try_send(());
+        }
+    }
+
+    fn since(&self) -> Timestamp {
+        Timestamp::from_millis(self.online_since.load(Ordering::Acquire))
+    }
+
+    fn retained<T: Serialize>(&self, kind: &str, body: &T) -> Outgoing {
+        let payload = serde_json::to_vec(body).unwrap_or_default();
+        Outgoing {
+            at_least_once: true,
+            retain: true,
+            ..Outgoing::event(self.state.names().event(kind), payload.into())
+        }
+    }
+
+    fn status(&self) -> Status {
+        self.state.status(State::Online, self.since(), None)
+    }
+
+    /// Published on a clean stop.
+    pub(super) fn goodbye(&self) -> Outgoing {
+        self.retained("status", &self.state.status(State::Offline, self.state.now(), Some("stopped")))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut commands: Vec<_> = self
+            .state
+            .engine()
+            .into_iter()
+            .flat_map(|engine| engine.registry().commands())
+            .map(|command| Capability {
+                command: command.declaration.name(),
+                kind: command.declaration.kind.as_str(),
+                sensitive: command.declaration.sensitive,
+            })
+            .collect();
+        commands.sort_by(|a, b| a.command.cmp(&b.command));
+        Capabilities {
+            node: self.state.names().node().to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+            encodings: ["application/json", "application/cbor"],
+            commands,
+        }
+    }
+
+    /// Tells how the node is, every `interval`: as news at QoS 0, and in the retained status.
+    pub(super) async fn heartbeat(
+        self: Arc<Self>,
+        interval: Duration,
+        publisher: Arc<dyn Publish>,
+        stop: CancellationToken,
+    ) {
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            self.events.tell("heartbeat", &self.status());
+            if self.connected_before.load(Ordering::Acquire) && publisher.is_connected() {
+                let publication = publisher.publish(self.retained("status", &self.status()));
+                // A broker that is slow to answer must not hold up the next beat.
+                let _ = tokio::time::timeout(interval, publication).await;
+            }
+        }
+    }
+
+    fn tell_error(&self, error: &'static str, message: String, detail: Option<&str>) {
+        self.events.tell("errors", &ErrorEvent { error, message, detail, timestamp: self.state.now() });
+    }
+}
+
+impl Presence for NodePresence {
+    fn birth(&self) -> Vec<Outgoing> {
+        self.online_since.store(self.state.now().millis(), Ordering::Release);
+        vec![self.retained("capabilities", &self.capabilities()), self.retained("status", &self.status())]
+    }
+
+    fn will(&self) -> Outgoing {
+        let mut status = self.state.status(State::Offline, self.state.now(), Some("connection lost"));
+        status.connected = false;
+        self.retained("status", &status)
+    }
+
+    fn connected(&self, session_present: bool) {
+        let before = self.connected_before.swap(true, Ordering::AcqRel);
+        if session_present || !before {
+            tracing::info!(session_present, "connected to the broker");
+        } else {
+            tracing::warn!(
+                "connected, but the broker had lost the session; what was published meanwhile may be lost"
+            );
+        }
+        self.state.health().set(Condition::Connected, true);
+        if let Some(engine) = self.state.engine() {
+            engine.connected();
+        }
+        self.ready("serving");
+        self.systemd.status("serving");
+    }
+
+    fn subscriptions_refused(&self) {
+        self.tell_error(
+            "subscriptions_refused",
+            "the broker refused the node's subscriptions".to_owned(),
+            None,
+        );
+    }
+
+    fn disconnected(&self, reason: &str) {
+        self.state.health().set(Condition::Connected, false);
+        tracing::warn!(reason, "not connected to the broker; trying again");
+        self.systemd.status("serving; not connected to the broker");
+    }
+
+    fn duplicate_name(&self, times: u32) {
+        self.state.count_duplicate();
+        tracing::error!(
+            node = self.state.names().node(),
+            times,
+            "another client connects with this node's client identifier: two nodes have the same name, rename one"
+        );
+        self.tell_error(
+            "duplicate_name",
+            "another client connects with this node's client identifier".to_owned(),
+            None,
+        );
+    }
+}

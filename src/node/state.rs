@@ -1,0 +1,196 @@
+//! What the node knows of itself: the status document and what it is made from.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::clock::Timestamp;
+use crate::engine::Engine;
+use crate::engine::jobs::Jobs;
+use crate::engine::port::Publish;
+use crate::ledger::Ledger;
+use crate::observe::{Health, process};
+use crate::wire::Names;
+
+/// Whether a node can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Connected and serving.
+    Online,
+    /// Stopped, or its connection was lost.
+    Offline,
+}
+
+/// How a node is. Retained on `events/status`, and the answer to `node/status`.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// Online or offline.
+    pub state: State,
+    /// When this state began. In the last will, which the broker publishes when the connection is lost: when that
+    /// connection was made.
+    pub since: Timestamp,
+    /// Why it is offline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// When the process started.
+    pub started: Timestamp,
+    /// The program's version.
+    pub version: &'static str,
+    /// Seconds since the process started.
+    pub uptime_s: u64,
+    /// Load average of the machine over one minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load1: Option<f64>,
+    /// Resident memory of the process in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rss_bytes: Option<u64>,
+    /// Processor time of the process in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<f64>,
+    /// Whether the node has a connection to its broker.
+    pub connected: bool,
+    /// Units of work that wait for the ledger.
+    pub queue_depth: usize,
+    /// Commands and jobs that run.
+    pub running: usize,
+    /// Replies that the broker has not accepted yet.
+    pub outbox_open: u64,
+    /// Whether the disk is full, so that only what makes room is done.
+    pub storage_full: bool,
+    /// Repeats of commands since then are recognized; absent while none is remembered. Only in answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inbox_since: Option<Timestamp>,
+    /// How often another client has connected under this node's name.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub duplicate_name: u32,
+    /// What is not as it should be.
+    pub degraded: Vec<&'static str>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// The node's view of itself.
+pub struct NodeState {
+    names: Names,
+    ledger: Ledger,
+    jobs: Jobs,
+    health: Health,
+    publisher: Arc<dyn Publish>,
+    engine: OnceLock<Engine>,
+    reload: watch::Sender<u64>,
+    started: Timestamp,
+    started_at: Instant,
+    duplicates: AtomicU32,
+}
+
+impl NodeState {
+    pub(super) fn new(
+        names: Names,
+        ledger: Ledger,
+        jobs: Jobs,
+        health: Health,
+        publisher: Arc<dyn Publish>,
+        reload: watch::Sender<u64>,
+    ) -> Self {
+        let started = ledger.clock().now();
+        Self {
+            names,
+            ledger,
+            jobs,
+            health,
+            publisher,
+            engine: OnceLock::new(),
+            reload,
+            started,
+            started_at: Instant::now(),
+            duplicates: AtomicU32::new(0),
+        }
+    }
+
+    /// The engine is made after its commands, so it arrives later.
+    pub(super) fn attach(&self, engine: Engine) {
+        // Only ever called once.
+        let _ = self.engine.set(engine);
+    }
+
+    pub(super) fn engine(&self) -> Option<&Engine> {
+        self.engine.get()
+    }
+
+    pub(super) const fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub(super) const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub(super) const fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    pub(super) const fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Asks for the configuration to be read again.
+    pub(super) fn reload(&self) {
+        self.reload.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn count_duplicate(&self) {
+        self.duplicates.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How the node is now.
+    pub(super) fn status(&self, state: State, since: Timestamp, reason: Option<&'static str>) -> Status {
+        let storage_full = self.ledger.is_full();
+        let mut degraded = Vec::new();
+        if storage_full {
+            degraded.push("storage");
+        }
+        let duplicate_name = self.duplicates.load(Ordering::Relaxed);
+        if duplicate_name > 0 {
+            degraded.push("duplicate_name");
+        }
+        Status {
+            node: self.names.node().to_owned(),
+            state,
+            since,
+            reason,
+            started: self.started,
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: self.started_at.elapsed().as_secs(),
+            load1: process::load_one_minute(),
+            rss_bytes: process::resident_bytes(),
+            cpu_seconds: process::cpu_seconds(),
+            connected: self.publisher.is_connected(),
+            queue_depth: self.ledger.queued(),
+            running: self.engine().map_or(0, Engine::running),
+            outbox_open: self.engine().map_or(0, Engine::outbox_open),
+            storage_full,
+            inbox_since: None,
+            duplicate_name,
+            degraded,
+        }
+    }
+
+    /// When the process started.
+    pub(super) const fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.ledger.clock().now()
+    }
+}
