@@ -46,11 +46,11 @@ impl Args {
     /// Runs the demo.
     pub(super) fn run(&self) -> Exit {
         // The tour is what people read; the journal of broker and node stays quiet unless something is wrong.
-        if let Err(error) = crate::observe::logging::init(
-            crate::observe::logging::Format::Text,
-            "error,mqtt5=off",
-            |name| std::env::var_os(name),
-        ) {
+        if let Err(error) =
+            crate::observe::logging::init(crate::observe::logging::Format::Text, "error,mqtt5=off", |name| {
+                std::env::var_os(name)
+            })
+        {
             complain(error);
             return Exit::Failed;
         }
@@ -73,8 +73,10 @@ impl Args {
     }
 
     async fn play(&self) -> Result<(), DemoError> {
-        let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| DemoError::new("signals", error))?;
-        let mut terminated = signal(SignalKind::terminate()).map_err(|error| DemoError::new("signals", error))?;
+        let mut interrupted =
+            signal(SignalKind::interrupt()).map_err(|error| DemoError::new("signals", error))?;
+        let mut terminated =
+            signal(SignalKind::terminate()).map_err(|error| DemoError::new("signals", error))?;
         let stage = tokio::select! {
             stage = Stage::set_up(&self.dir, self.listen) => stage?,
             _ = interrupted.recv() => return Ok(()),

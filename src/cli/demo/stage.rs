@@ -69,10 +69,11 @@ impl Stage {
         let key_file = folder.join("token-key.pem");
         let key = signing_key(&key_file)?;
 
-        let listener = TcpListener::bind(listen)
-            .await
-            .map_err(|error| DemoError::new(format_args!("cannot listen on {listen} (choose another with --listen)"), error))?;
-        let server_config = tls::server_config(server.identity(), None).map_err(|error| DemoError::new("TLS", error))?;
+        let listener = TcpListener::bind(listen).await.map_err(|error| {
+            DemoError::new(format_args!("cannot listen on {listen} (choose another with --listen)"), error)
+        })?;
+        let server_config =
+            tls::server_config(server.identity(), None).map_err(|error| DemoError::new("TLS", error))?;
         let verifier = Arc::new(Verifier::new(vec![key.public()], ISSUER, AUDIENCE));
         let broker = Broker::start(BrokerConfig::new(ROOT, server_config, verifier), listener)
             .await
@@ -88,7 +89,8 @@ impl Stage {
             iat,
             exp: iat + TOKEN_LIFE.as_secs() as i64,
         };
-        let token = token::mint(&key, &claims).map_err(|error| DemoError::new("the visitor's token", error))?;
+        let token =
+            token::mint(&key, &claims).map_err(|error| DemoError::new("the visitor's token", error))?;
         write_private(&token_file, &token)?;
 
         let ca_file = authority.certificate();
@@ -130,11 +132,13 @@ impl Stage {
 
     /// Commands to paste into another terminal.
     pub(super) fn what_next(&self) -> String {
-        let program = std::env::current_exe().map_or_else(|_| "orchd".to_owned(), |path| path.display().to_string());
+        let program =
+            std::env::current_exe().map_or_else(|_| "orchd".to_owned(), |path| path.display().to_string());
         let profile = self.folder.join("client.toml");
         let (profile, ca, token) = (profile.display(), self.ca_file.display(), self.token_file.display());
         let port = self.broker.addr().port();
-        let login = format!("-h localhost -p {port} --cafile '{ca}' -u {CLIENT} -P \"$(cat '{token}')\" -V mqttv5");
+        let login =
+            format!("-h localhost -p {port} --cafile '{ca}' -u {CLIENT} -P \"$(cat '{token}')\" -V mqttv5");
         let (store, inbox) = (self.names.command("memory/store"), self.names.inbox(CLIENT));
         let metrics = self
             .metrics
@@ -179,7 +183,8 @@ async fn start_node(
     shutdown: CancellationToken,
     node_ended: CancellationToken,
 ) -> Result<(JoinHandle<Result<(), RunError>>, Option<SocketAddr>), DemoError> {
-    let text = fs::read_to_string(config_file).map_err(|error| DemoError::new(config_file.display(), error))?;
+    let text =
+        fs::read_to_string(config_file).map_err(|error| DemoError::new(config_file.display(), error))?;
     let sources = Sources { path: config_file.to_owned(), text, ..Sources::default() };
     let (config, _) = Config::load(&sources).map_err(|mistakes| {
         let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
@@ -228,7 +233,8 @@ fn node_config(url: &BrokerUrl, folder: &Path, ca: &Path, key: &Path) -> String 
 
 fn signing_key(path: &Path) -> Result<SigningKey, DemoError> {
     if path.exists() {
-        return SigningKey::from_pem_file(path).map_err(|error| DemoError::new("the key that signs tokens", error));
+        return SigningKey::from_pem_file(path)
+            .map_err(|error| DemoError::new("the key that signs tokens", error));
     }
     let key = SigningKey::generate().map_err(|error| DemoError::new("the key that signs tokens", error))?;
     write_private(path, &key.to_pem())?;

@@ -16,7 +16,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Walks through the node's abilities.
 pub(super) async fn run(stage: &Stage) -> Result<(), DemoError> {
-    let client = Client::connect(stage.profile.connect_options(), Clock::system().now())
+    let mut client = Client::connect(stage.profile.connect_options(), Clock::system().now())
         .await
         .map_err(|error| DemoError::new("the client", error))?;
     let inbox = format!("{}/tour", stage.names.inbox(CLIENT));
@@ -28,15 +28,25 @@ pub(super) async fn run(stage: &Stage) -> Result<(), DemoError> {
     let mut guide = Guide { client, stage, inbox, step: 0 };
 
     let harmful = json!({ "action": "I will harm someone" });
-    guide.ask("A harmful action is judged", "conscience/evaluate", harmful, |answer| answer["approved"] == false).await?;
+    guide
+        .ask("A harmful action is judged", "conscience/evaluate", harmful, |answer| {
+            answer["approved"] == false
+        })
+        .await?;
     let harmless = json!({ "action": "I will help someone in need" });
-    guide.ask("A harmless action is judged", "conscience/evaluate", harmless, |answer| answer["approved"] == true).await?;
+    guide
+        .ask("A harmless action is judged", "conscience/evaluate", harmless, |answer| {
+            answer["approved"] == true
+        })
+        .await?;
     for (content, layer) in [
         ("The pump in hall 3 rattles when it is colder than five degrees", "long_term"),
         ("The visitor likes green tea", "semantic"),
     ] {
         let memory = json!({ "content": content, "layer": layer, "tags": ["demo"] });
-        guide.ask("Something is remembered", "memory/store", memory, |answer| answer["id"].is_string()).await?;
+        guide
+            .ask("Something is remembered", "memory/store", memory, |answer| answer["id"].is_string())
+            .await?;
     }
     let query = json!({ "text": "which pump rattles", "consistency": "latest", "limit": 1 });
     guide
@@ -64,7 +74,13 @@ impl Guide<'_> {
     }
 
     /// Asks, prints, and holds the answer against what it should be.
-    async fn ask(&mut self, title: &str, command: &str, payload: Value, right: impl Fn(&Value) -> bool) -> Result<(), DemoError> {
+    async fn ask(
+        &mut self,
+        title: &str,
+        command: &str,
+        payload: Value,
+        right: impl Fn(&Value) -> bool,
+    ) -> Result<(), DemoError> {
         self.announce(title);
         let topic = self.stage.names.command(command);
         print(&format!("   topic     {topic}\n   question  {payload}\n"));
@@ -90,7 +106,8 @@ impl Guide<'_> {
             .await
             .map_err(|_| DemoError::new(command, "no answer in time"))?
             .map_err(|error| DemoError::new(command, error))?;
-        let answer: Value = serde_json::from_slice(&answer).map_err(|error| DemoError::new(command, error))?;
+        let answer: Value =
+            serde_json::from_slice(&answer).map_err(|error| DemoError::new(command, error))?;
         let shown = if answer["status"] == "ok" { &answer["payload"] } else { &answer["error"] };
         print(&format!("   answer    {shown}\n\n"));
         if answer["status"] == "ok" && right(&answer["payload"]) {
