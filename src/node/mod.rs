@@ -222,21 +222,26 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         .map_err(|fault| RunError::Service { service: "engine", fault })?;
     state.attach(engine.clone());
 
-    let running = Running {
-        stop: CancellationToken::new(),
-        close_link: CancellationToken::new(),
-        metrics: metrics.clone(),
-        health: health.clone(),
-        state: state.clone(),
-        memory,
-    };
     let presence = Arc::new(NodePresence::new(
         state.clone(),
         events.clone(),
         signals.systemd.clone(),
         signals.ready.clone(),
     ));
-    let hooks = Hooks { presence: presence.clone(), metrics: metrics.clone() };
+    let running = Running {
+        stop: CancellationToken::new(),
+        close_link: CancellationToken::new(),
+        metrics: metrics.clone(),
+        health: health.clone(),
+        state: state.clone(),
+        presence: presence.clone(),
+        memory,
+    };
+    let hooks = Hooks {
+        presence: presence.clone(),
+        metrics: metrics.clone(),
+        pulse: Arc::new(health.pulse("ingress")),
+    };
     let (renew, renewals) = watch::channel(0u64);
 
     let mut core = JoinSet::new();
@@ -408,6 +413,7 @@ struct Running {
     metrics: Metrics,
     health: Health,
     state: Arc<NodeState>,
+    presence: Arc<NodePresence>,
     memory: Arc<Memory>,
 }
 
@@ -417,6 +423,7 @@ impl Running {
         let pulse = self.health.pulse("writer");
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         let mut memory_ticks = 0u32;
+        let mut was_full = false;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -433,6 +440,10 @@ impl Running {
                 pulse.beat();
             }
             self.health.set(Condition::LedgerWritable, true);
+            if stats.is_full() != was_full {
+                was_full = stats.is_full();
+                self.presence.storage(was_full);
+            }
             self.health.set(Condition::StorageAvailable, !stats.is_full());
             self.metrics.ledger_storage_full(stats.is_full());
             self.metrics.ledger_wal_bytes(stats.wal_bytes());
