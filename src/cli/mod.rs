@@ -10,6 +10,7 @@ mod call;
 mod client;
 mod completions;
 mod config;
+mod demo;
 mod files;
 mod init;
 mod ledger;
@@ -100,6 +101,7 @@ enum Command {
     Config(config::Args),
     Init(init::Args),
     Run(run::Args),
+    Demo(demo::Args),
     Broker(broker::Args),
     Ledger(ledger::Args),
     Token(token::Args),
@@ -129,6 +131,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Config(args) => args.run(&cli.shared),
         Command::Init(args) => args.run(&cli.shared),
         Command::Run(args) => args.run(&cli.shared),
+        Command::Demo(args) => args.run(),
         Command::Broker(args) => args.run(&cli.shared),
         Command::Ledger(args) => args.run(&cli.shared),
         Command::Token(args) => args.run(),
