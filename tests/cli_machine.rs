@@ -1,15 +1,19 @@
 //! The built program on one machine: a broker and a node as processes, the client commands on both ways to it, and
 //! the ledger while the node is stopped.
 
+mod support;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use mqtt5::packet::Packet;
 use orchd::broker::certs::TrialAuthority;
 use orchd::clock::Clock;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use support::{Peer, ScriptedBroker};
 
 /// The program, with an environment that holds nothing of this machine.
 fn orchd(folder: &Path, arguments: &[&str]) -> Command {
@@ -63,7 +67,7 @@ fn site() -> (tempfile::TempDir, Running, String) {
     fs::write(folder.join("token"), token).unwrap();
     let config = "[node]\nname = \"n1\"\nstate_dir = \"state\"\n\
         [broker]\nurl = \"mqtts://127.0.0.1:1\"\nca_file = \"certs/ca.pem\"\nauth = \"jwt\"\njwt_key_file = \"jwt.key\"\n\
-        [observe]\nlisten = \"\"\n\
+        [observe]\nlisten = \"\"\nheartbeat_s = 1\n\
         [listener]\naddress = \"127.0.0.1:0\"\ncert_file = \"certs/server.pem\"\nkey_file = \"certs/server-key.pem\"\n\
         trusted_key_files = [\"jwt.pub.pem\"]\n";
     fs::write(folder.join("orchd.toml"), config).unwrap();
@@ -170,6 +174,38 @@ fn the_ledger_is_checked_and_rolled_back_only_while_the_node_is_stopped() {
     drop(database);
     let (code, _, err) = ledger(&["verify"]);
     assert!(code == 1 && err.contains("the audit trail breaks at record 1"), "{err}");
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_say_goodbye_leaves_it_to_its_last_will() {
+    let broker = ScriptedBroker::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let config = format!(
+        "[node]\nname = \"n1\"\nstate_dir = \"state\"\n[broker]\nurl = \"mqtt://{}\"\n\
+        [observe]\nlisten = \"\"\nheartbeat_s = 3600\n",
+        broker.addr()
+    );
+    fs::write(dir.path().join("orchd.toml"), config).unwrap();
+    let node = Running::start(orchd(dir.path(), &["run", "--config", "orchd.toml"]));
+    let (mut peer, _) = broker.accept_and_grant().await;
+    let next = async |peer: &mut Peer| loop {
+        match peer.next().await {
+            // Events come at QoS 0 and want nothing.
+            Some(Packet::Publish(publish)) if publish.packet_id.is_none() => {}
+            other => return other,
+        }
+    };
+    // The birth: status and capabilities.
+    for _ in 0..2 {
+        let Some(Packet::Publish(birth)) = next(&mut peer).await else { panic!("expected the birth") };
+        peer.puback(birth.packet_id.unwrap()).await;
+    }
+    kill_process(Pid::from_child(&node.0), Signal::TERM).unwrap();
+    let Some(Packet::Publish(goodbye)) = next(&mut peer).await else { panic!("expected the goodbye") };
+    assert_eq!(goodbye.topic_name, "orch/n1/events/status");
+    // It is not acknowledged. A DISCONNECT would make the broker forget the last will.
+    assert!(next(&mut peer).await.is_none());
+    assert_eq!(node.stop(), Some(0));
 }
 
 #[test]
