@@ -22,7 +22,7 @@ use crate::config::{self, Config};
 use crate::conscience::{self, Conscience};
 use crate::engine::command::Declaration;
 use crate::engine::jobs::Jobs;
-use crate::engine::port::Publish;
+use crate::engine::port::{Publication, Publish};
 use crate::engine::{self, Bounds, Engine, Events, Limits, Parts, Registry};
 use crate::gate;
 use crate::ledger::{self, Ledger, OpenError};
@@ -483,14 +483,15 @@ async fn shut_down(
 ) {
     running.health.set(Condition::Serving, false);
     engine.drain(HANDLERS_LIMIT, FLUSH_LIMIT).await;
-    if publisher.is_connected() {
-        let _ = tokio::time::timeout(GOODBYE_LIMIT, publisher.publish(presence.goodbye())).await;
-    }
-    running.close_link.cancel();
+    let goodbye = tokio::time::timeout(GOODBYE_LIMIT, publisher.publish(presence.goodbye())).await;
     running.stop.cancel();
-    let ended = async { while core.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(GOODBYE_LIMIT, ended).await;
-    core.abort_all();
+    // Only a broker that has the goodbye is told to drop the last will: otherwise it would say `online` for ever.
+    if goodbye == Ok(Publication::Accepted) || !publisher.is_connected() {
+        running.close_link.cancel();
+        let ended = async { while core.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(GOODBYE_LIMIT, ended).await;
+    }
+    core.shutdown().await;
     let (memory, ledger) = (running.memory.clone(), ledger.clone());
     let closed = tokio::task::spawn_blocking(move || {
         memory.close();
