@@ -483,8 +483,9 @@ async fn shut_down(
 ) {
     running.health.set(Condition::Serving, false);
     engine.drain(HANDLERS_LIMIT, FLUSH_LIMIT).await;
-    let goodbye = tokio::time::timeout(GOODBYE_LIMIT, publisher.publish(presence.goodbye())).await;
+    // First, so that no heartbeat says `online` after the goodbye.
     running.stop.cancel();
+    let goodbye = tokio::time::timeout(GOODBYE_LIMIT, publisher.publish(presence.goodbye())).await;
     // Only a broker that has the goodbye is told to drop the last will: otherwise it would say `online` for ever.
     if goodbye == Ok(Publication::Accepted) || !publisher.is_connected() {
         running.close_link.cancel();
