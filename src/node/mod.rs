@@ -6,9 +6,9 @@
 
 mod presence;
 mod service;
+mod settings;
 mod state;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::conscience::{self, Conscience};
 use crate::engine::command::Declaration;
 use crate::engine::jobs::Jobs;
 use crate::engine::port::{Publication, Publish};
-use crate::engine::{self, Bounds, Engine, Events, Limits, Parts, Registry};
+use crate::engine::{self, Engine, Events, Parts, Registry};
 use crate::gate;
 use crate::ledger::{self, Ledger, OpenError};
 use crate::memory::{self, Memory};
-use crate::mqtt::{ConnectOptions, Hooks, Link, Login};
+use crate::mqtt::{Hooks, Link};
 use crate::observe::health::STALL_AFTER;
 use crate::observe::systemd::Systemd;
 use crate::observe::{Condition, Health, Metrics, http};
@@ -173,20 +173,16 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let names = Names::new(&config.node.root, &config.node.name).ok_or(RunError::Names)?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let health = Health::new(STALL_AFTER);
-    let ledger = open_ledger(&config, &metrics, clock.clone()).await?;
+    let ledger = settings::open_ledger(&config, &metrics, clock.clone()).await?;
 
-    let memory = Memory::open(ledger.clone(), memory_config(&config))
+    let memory = Memory::open(ledger.clone(), settings::memory_config(&config))
         .map_err(|source| RunError::Io { what: "the memory's index".to_owned(), source })?;
-    let thresholds = conscience::Thresholds {
-        approve_at: config.conscience.approve_at,
-        refuse_below: config.conscience.refuse_below,
-    };
-    let conscience = Conscience::open(&ledger, thresholds)
+    let conscience = Conscience::open(&ledger, settings::thresholds(&config))
         .await
         .map_err(|fault| RunError::Service { service: "conscience", fault })?;
 
     let (link, publisher, at_least_once, at_most_once) = Link::new(
-        connect_options(&config, &names),
+        settings::connect_options(&config, &names),
         filters(&names, &config.node.group, &declarations()),
         (config.broker.reconnect_min, config.broker.reconnect_max),
         clock.clone(),
@@ -216,7 +212,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         events: events.clone(),
         metrics: metrics.clone(),
         jobs,
-        limits: limits(&config),
+        limits: settings::limits(&config),
     };
     let engine = tokio::task::block_in_place(|| Engine::start(parts))
         .map_err(|fault| RunError::Service { service: "engine", fault })?;
@@ -284,77 +280,6 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let ended = supervise(&mut core, signals, reload_asked, renew).await;
     shut_down(&running, &engine, &presence, publisher.as_ref(), &ledger, &mut core).await;
     ended
-}
-
-async fn open_ledger(config: &Config, metrics: &Metrics, clock: Clock) -> Result<Ledger, RunError> {
-    let committed = metrics.clone();
-    let options = ledger::Options {
-        reserve_bytes: config.ledger.reserve_bytes,
-        wal_limit_bytes: config.ledger.wal_limit_bytes,
-        readers: config.ledger.readers,
-        committed: Some(Arc::new(move |units, elapsed| committed.ledger_commit(units, elapsed))),
-    };
-    let state_dir: PathBuf = config.node.state_dir.clone();
-    tokio::task::spawn_blocking(move || Ledger::open(&state_dir, &options, clock))
-        .await
-        .map_err(|error| RunError::Io {
-            what: "the ledger".to_owned(),
-            source: std::io::Error::other(error),
-        })?
-        .map_err(RunError::from)
-}
-
-fn memory_config(config: &Config) -> memory::Config {
-    let mut memory =
-        memory::Config { max_content_chars: config.memory.content_max_chars, ..memory::Config::default() };
-    memory.index.commit_interval = config.memory.index_commit;
-    memory
-}
-
-fn limits(config: &Config) -> Limits {
-    let limits = &config.limits;
-    Limits {
-        max_payload_bytes: limits.max_payload_bytes as usize,
-        reads_in_flight: limits.reads_in_flight,
-        command_deadline: limits.command_deadline,
-        job_deadline: limits.job_deadline,
-        inbox_window: limits.inbox,
-        inbox_rows: limits.inbox_rows,
-        outbox: Bounds { rows: limits.outbox_rows, bytes: limits.outbox_bytes },
-        reply_expiry: limits.reply_expiry,
-        reply_topics: config.reply.topics.clone(),
-    }
-}
-
-fn connect_options(config: &Config, names: &Names) -> ConnectOptions {
-    let broker = &config.broker;
-    let login = match broker.login() {
-        config::Login::None => Login::None,
-        config::Login::Password(username, file) => {
-            Login::Password { username: username.to_owned(), password_file: file.to_owned() }
-        }
-        config::Login::Jwt(username, key_file) => Login::Jwt {
-            key_file: key_file.to_owned(),
-            issuer: broker.jwt_issuer.clone(),
-            audience: broker.jwt_audience.clone(),
-            subject: username.unwrap_or(names.node()).to_owned(),
-            role: gate::token::Role::Node,
-            ttl: broker.jwt_ttl,
-        },
-    };
-    ConnectOptions {
-        host: broker.url.host.clone(),
-        port: broker.url.port,
-        tls: broker.url.tls,
-        ca_file: broker.ca_file.clone(),
-        identity: broker.client_cert_file.clone().zip(broker.client_key_file.clone()),
-        client_id: broker.client_id.clone(),
-        keep_alive: broker.keep_alive,
-        session_expiry: broker.session_expiry,
-        connect_timeout: broker.connect_timeout,
-        max_packet_bytes: config.limits.max_packet_bytes,
-        login,
-    }
 }
 
 fn spawn(
