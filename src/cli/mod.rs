@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod init;
 mod run;
+mod topics;
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
@@ -82,6 +83,7 @@ enum Command {
     Config(config::Args),
     Init(init::Args),
     Run(run::Args),
+    Topics(topics::Args),
     Completions(completions::Args),
 }
 
@@ -100,6 +102,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Config(args) => args.run(&cli.shared),
         Command::Init(args) => args.run(&cli.shared),
         Command::Run(args) => args.run(&cli.shared),
+        Command::Topics(args) => args.run(),
         Command::Completions(args) => args.run(),
     };
     exit.into()
