@@ -228,3 +228,6 @@ impl Engine {
         self.inner.delivering.cancel();
     }
 }
+
+#[cfg(test)]
+mod tests;

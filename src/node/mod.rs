@@ -23,7 +23,7 @@ use crate::config::{self, Config};
 use crate::conscience::{self, Conscience};
 use crate::engine::command::Declaration;
 use crate::engine::jobs::Jobs;
-use crate::engine::port::Publish;
+use crate::engine::port::{Publication, Publish};
 use crate::engine::{self, Bounds, Engine, Events, Limits, Parts, Registry};
 use crate::gate;
 use crate::ledger::{self, Ledger, OpenError};
@@ -225,21 +225,26 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         .map_err(|fault| RunError::Service { service: "engine", fault })?;
     state.attach(engine.clone());
 
-    let running = Running {
-        stop: CancellationToken::new(),
-        close_link: CancellationToken::new(),
-        metrics: metrics.clone(),
-        health: health.clone(),
-        state: state.clone(),
-        memory,
-    };
     let presence = Arc::new(NodePresence::new(
         state.clone(),
         events.clone(),
         signals.systemd.clone(),
         signals.ready.clone(),
     ));
-    let hooks = Hooks { presence: presence.clone(), metrics: metrics.clone() };
+    let running = Running {
+        stop: CancellationToken::new(),
+        close_link: CancellationToken::new(),
+        metrics: metrics.clone(),
+        health: health.clone(),
+        state: state.clone(),
+        presence: presence.clone(),
+        memory,
+    };
+    let hooks = Hooks {
+        presence: presence.clone(),
+        metrics: metrics.clone(),
+        pulse: Arc::new(health.pulse("ingress")),
+    };
     let (renew, renewals) = watch::channel(0u64);
 
     let mut core = JoinSet::new();
@@ -411,6 +416,7 @@ struct Running {
     metrics: Metrics,
     health: Health,
     state: Arc<NodeState>,
+    presence: Arc<NodePresence>,
     memory: Arc<Memory>,
 }
 
@@ -420,6 +426,7 @@ impl Running {
         let pulse = self.health.pulse("writer");
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         let mut memory_ticks = 0u32;
+        let mut was_full = false;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -436,6 +443,10 @@ impl Running {
                 pulse.beat();
             }
             self.health.set(Condition::LedgerWritable, true);
+            if stats.is_full() != was_full {
+                was_full = stats.is_full();
+                self.presence.storage(was_full);
+            }
             self.health.set(Condition::StorageAvailable, !stats.is_full());
             self.metrics.ledger_storage_full(stats.is_full());
             self.metrics.ledger_wal_bytes(stats.wal_bytes());
@@ -475,14 +486,15 @@ async fn shut_down(
 ) {
     running.health.set(Condition::Serving, false);
     engine.drain(HANDLERS_LIMIT, FLUSH_LIMIT).await;
-    if publisher.is_connected() {
-        let _ = tokio::time::timeout(GOODBYE_LIMIT, publisher.publish(presence.goodbye())).await;
-    }
-    running.close_link.cancel();
+    let goodbye = tokio::time::timeout(GOODBYE_LIMIT, publisher.publish(presence.goodbye())).await;
     running.stop.cancel();
-    let ended = async { while core.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(GOODBYE_LIMIT, ended).await;
-    core.abort_all();
+    // Only a broker that has the goodbye is told to drop the last will: otherwise it would say `online` for ever.
+    if goodbye == Ok(Publication::Accepted) || !publisher.is_connected() {
+        running.close_link.cancel();
+        let ended = async { while core.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(GOODBYE_LIMIT, ended).await;
+    }
+    core.shutdown().await;
     let (memory, ledger) = (running.memory.clone(), ledger.clone());
     let closed = tokio::task::spawn_blocking(move || {
         memory.close();
