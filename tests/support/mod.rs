@@ -8,6 +8,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod client;
+pub mod daemon;
 pub mod embedded;
 pub mod link;
 pub mod mosquitto;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 pub use client::Client;
+pub use daemon::{Daemon, DaemonOptions, Via};
 pub use embedded::{TestBroker, broker, broker_with};
 pub use link::Link;
 pub use mosquitto::{Mosquitto, MosquittoOptions, mosquitto};
