@@ -20,7 +20,8 @@ CREATE TABLE outbox (
     cbor             INTEGER NOT NULL DEFAULT 0,
     expires_at       INTEGER NOT NULL,           -- ms since the epoch
     due_at           INTEGER NOT NULL,           -- not published before
-    open             INTEGER NOT NULL            -- 1 until accepted, refused for good or expired
+    open             INTEGER NOT NULL,           -- 1 until accepted, refused for good or expired
+    kept             INTEGER NOT NULL            -- 1 while the inbox refers to it
 ) STRICT;
 CREATE INDEX outbox_open ON outbox (id) WHERE open = 1;
 

@@ -4,12 +4,10 @@
 //! told to: the file appears whole or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{Exit, Shared, complain, report};
+use super::{Exit, Shared, complain, files, report};
 use crate::config::{self, Auth, Config, Kind, Mistake, Origin, Provenance, Role, Sources, Value};
 
 /// Write a first configuration, by asking or from flags (works on the files of this machine)
@@ -92,7 +90,7 @@ impl Args {
                 return Exit::Usage;
             }
         };
-        match write(&out, &text, self.force) {
+        match files::write(&out, &text, MODE, self.force) {
             Ok(()) => {
                 // Files that are named may come later: this is what is left to do, and no failure.
                 for left in config::check_files(&provenance, Role::Node) {
@@ -245,31 +243,6 @@ fn from_working_folder(key: &str, answer: &str) -> String {
         return answer.to_owned();
     }
     std::path::absolute(answer).map_or_else(|_| answer.to_owned(), |path| path.to_string_lossy().into_owned())
-}
-
-/// Writes the file whole: beside its place, then moved there.
-fn write(out: &Path, text: &str, force: bool) -> io::Result<()> {
-    let folder = out.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = out.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
-    let beside = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        if force {
-            fs::rename(&beside, out)?;
-        } else {
-            // A link, unlike a rename, never replaces what came into being meanwhile.
-            fs::hard_link(&beside, out)?;
-            fs::remove_file(&beside)?;
-        }
-        File::open(folder)?.sync_all()
-    })();
-    if written.is_err() {
-        // What could not be finished is of no use; that it may not be there is no news.
-        let _ = fs::remove_file(&beside);
-    }
-    written
 }
 
 #[cfg(test)]

@@ -4,10 +4,21 @@
 //! What a person asked for goes to standard output, all else to standard error. Nothing ends the process from within:
 //! `main` returns the exit code, so that destructors run.
 
+mod ask;
+mod broker;
+mod call;
+mod client;
 mod completions;
 mod config;
+mod demo;
+mod files;
 mod init;
+mod ledger;
+mod nodes;
+pub mod profile;
 mod run;
+mod token;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
@@ -79,9 +90,21 @@ pub struct Shared {
 #[derive(Debug, Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 enum Command {
+    Evaluate(ask::Evaluate),
+    Remember(ask::Remember),
+    Recall(ask::Recall),
+    Ping(ask::Ping),
+    Status(ask::Status),
+    Nodes(nodes::Args),
+    Watch(watch::Args),
+    Call(call::Args),
     Config(config::Args),
     Init(init::Args),
     Run(run::Args),
+    Demo(demo::Args),
+    Broker(broker::Args),
+    Ledger(ledger::Args),
+    Token(token::Args),
     Completions(completions::Args),
 }
 
@@ -97,9 +120,21 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let exit = match cli.command {
+        Command::Evaluate(args) => args.run(&cli.shared),
+        Command::Remember(args) => args.run(&cli.shared),
+        Command::Recall(args) => args.run(&cli.shared),
+        Command::Ping(args) => args.run(&cli.shared),
+        Command::Status(args) => args.run(&cli.shared),
+        Command::Nodes(args) => args.run(&cli.shared),
+        Command::Watch(args) => args.run(&cli.shared),
+        Command::Call(args) => args.run(&cli.shared),
         Command::Config(args) => args.run(&cli.shared),
         Command::Init(args) => args.run(&cli.shared),
         Command::Run(args) => args.run(&cli.shared),
+        Command::Demo(args) => args.run(),
+        Command::Broker(args) => args.run(&cli.shared),
+        Command::Ledger(args) => args.run(&cli.shared),
+        Command::Token(args) => args.run(),
         Command::Completions(args) => args.run(),
     };
     exit.into()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Engine;
 use super::command::Call;
@@ -40,9 +40,16 @@ pub(super) struct Asked {
     pub started: Instant,
     /// How long the asker can use the answer.
     pub time_left: Duration,
+    /// Its place among the commands that are being dealt with.
+    pub _slot: OwnedSemaphorePermit,
 }
 
 impl Asked {
+    /// Whether the asker has no use for the answer any more.
+    pub(super) fn is_late(&self) -> bool {
+        self.started.elapsed() > self.time_left
+    }
+
     /// What the inbox knows it by; `None` without a `message_id`.
     pub(super) fn key(&self) -> Option<Key> {
         self.call.message_id.as_ref().map(|message_id| Key {

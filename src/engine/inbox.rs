@@ -91,30 +91,29 @@ pub(super) fn answer_job(
 }
 
 /// Rows that one housekeeping unit removes, so that it stays well under 5 ms.
-const BATCH: u32 = 500;
+const BATCH: u64 = 500;
 
-/// Forgets what is older than `before`, and the oldest beyond `max_rows`; returns how many rows went.
-///
-/// Jobs that still run are kept whatever their age.
-pub(super) fn prune(unit: &Unit<'_>, before: Timestamp, max_rows: u64) -> Result<usize, Fault> {
-    let excess: i64 = unit
-        .prepare_cached("SELECT max(0, (SELECT count(*) FROM inbox) - ?1)")?
-        .query_row([max_rows as i64], |row| row.get(0))?;
-    let removed = unit
+/// Forgets up to `limit` commands received before `before`, the oldest first; returns how many. Jobs that still run are
+/// kept whatever their age.
+pub(super) fn prune(unit: &Unit<'_>, before: Timestamp, limit: u64) -> Result<u64, Fault> {
+    let replies: Vec<i64> = unit
         .prepare_cached(
             "DELETE FROM inbox WHERE (principal, message_id) IN (
-                 SELECT principal, message_id FROM inbox
-                 WHERE reply IS NOT NULL AND (received_at < ?1 OR ?2 > 0)
-                 ORDER BY received_at LIMIT min(?3, CASE WHEN ?2 > 0 THEN ?2 ELSE ?3 END))",
+                 SELECT principal, message_id FROM inbox WHERE received_at < ?1 AND reply IS NOT NULL
+                 ORDER BY received_at LIMIT ?2)
+             RETURNING reply",
         )?
-        .execute(params![before.millis(), excess, BATCH])?;
-    unit.prepare_cached(
-        "DELETE FROM outbox WHERE id IN (
-             SELECT id FROM outbox WHERE open = 0 AND made_at < ?1
-             AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.reply = outbox.id) ORDER BY id LIMIT ?2)",
-    )?
-    .execute(params![unit.now().millis(), BATCH])?;
-    Ok(removed)
+        .query_map(params![before.millis(), limit.min(BATCH) as i64], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for reply in &replies {
+        outbox::release(unit, *reply)?;
+    }
+    Ok(replies.len() as u64)
+}
+
+/// How many commands are remembered.
+pub(super) fn rows(connection: &Connection) -> Result<u64, Fault> {
+    Ok(connection.query_row("SELECT count(*) FROM inbox", [], |row| row.get::<_, i64>(0))? as u64)
 }
 
 /// From when on a repeat is recognized; `None` while the inbox is empty.

@@ -363,7 +363,7 @@ impl Work for Finish {
         job.route.expires_at = job.route.expires_at.max(unit.now().plus_millis(life));
         self.row = None;
         if job.route.topic.is_some() || job.call.message_id.is_some() {
-            let row = outbox::insert(unit, stored, &job.route)?;
+            let row = outbox::insert(unit, stored, &job.route, job.call.message_id.is_some())?;
             if let Some(message_id) = &job.call.message_id {
                 inbox::answer_job(unit, &job.call.principal, message_id, row)?;
             }

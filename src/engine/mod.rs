@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,6 +49,10 @@ const DIRECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Over how long the answers of all nodes to one command are spread.
 const SPREAD: Duration = Duration::from_secs(5);
+
+/// Commands that are being dealt with at the same time, whatever their kind. Beyond it the broker is made to wait, and
+/// what came at QoS 0 is dropped: a flood costs a bounded number of tasks.
+const IN_HAND: usize = 512;
 
 /// The engine's limits.
 #[derive(Clone, Debug)]
@@ -116,6 +120,7 @@ struct Inner {
     jobs: jobs::Jobs,
     /// Jobs accepted before this are those of an earlier run.
     started: Timestamp,
+    in_hand: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     tasks: TaskTracker,
     runtime: tokio::runtime::Handle,
@@ -147,6 +152,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 jobs,
                 started: clock.now(),
+                in_hand: Arc::new(Semaphore::new(IN_HAND)),
                 reads: Arc::new(Semaphore::new(limits.reads_in_flight)),
                 refusals: Refusals::default(),
                 tasks: TaskTracker::new(),
@@ -230,6 +236,7 @@ impl Engine {
 
     /// Takes one delivery as far as it goes without waiting for its answer.
     async fn deliver(&self, delivery: Delivery) {
+        let Ok(slot) = self.inner.in_hand.clone().acquire_owned().await else { return };
         let started = Instant::now();
         let received = self.inner.clock.now();
         let Delivery { topic, payload, properties, retained, ack } = delivery;
@@ -272,6 +279,7 @@ impl Engine {
             started,
             reply_topic: Some(reply_topic),
             channel: Channel::Mqtt(ack),
+            slot,
         });
         match (fault, request) {
             (Some(fault), _) | (None, Err(fault)) => self.refuse(asked, fault),
@@ -291,6 +299,7 @@ impl Engine {
         payload: Payload,
     ) -> Result<Reply, Fault> {
         let (sender, receiver) = oneshot::channel();
+        let slot = self.inner.in_hand.clone().acquire_owned().await.map_err(|_| Fault::internal())?;
         let request = Request { payload, expires_in, traceparent: None, credentials: Credentials::default() };
         let address = Address { message_id, encoding: request.payload.encoding(), ..Address::default() };
         let too_large = request.payload.bytes().len() > self.inner.limits.max_payload_bytes;
@@ -305,6 +314,7 @@ impl Engine {
             started: Instant::now(),
             reply_topic: None,
             channel: Channel::Local(sender),
+            slot,
         });
         if too_large {
             self.refuse(
@@ -356,6 +366,7 @@ impl Engine {
             when_full: known.is_some_and(|known| known.declaration.when_full),
             started: from.started,
             time_left: expires_in.map_or(longest, |expires_in| expires_in.min(longest)),
+            _slot: from.slot,
             command: from.command,
             topic: from.topic,
         }
@@ -526,6 +537,11 @@ impl Engine {
                 Ok(Publication::Unsent) | Err(_) => {}
             }
         }
+        if inner.outbox.is_full() {
+            // Not acknowledged: at QoS 1 the broker keeps the command and delivers it again on the next connection.
+            inner.metrics.message_dropped("outbox_full");
+            return;
+        }
         let defer = Defer::new(self.clone(), asked, stored);
         if let Err(error) = inner.ledger.submit(Box::new(defer)).await {
             tracing::error!(%error, "the ledger's writer is gone");
@@ -566,23 +582,30 @@ impl Engine {
     }
 
     async fn prune(&self) {
-        let limits = &self.inner.limits;
-        let (window, rows) = (limits.inbox_window.as_millis() as i64, limits.inbox_rows);
-        loop {
-            let pruned = self.inner.ledger.write(move |unit| {
-                let before = unit.now().plus_millis(-window);
-                jobs::prune(unit, before)?;
-                inbox::prune(unit, before, rows)
-            });
-            match pruned.await {
-                Ok(0) => break,
-                Ok(_) => tokio::task::yield_now().await,
-                Err(error) => {
-                    tracing::warn!(%error, "the inbox could not be pruned");
-                    break;
-                }
+        if let Err(error) = self.prune_inbox().await {
+            tracing::warn!(%error, "the inbox could not be pruned");
+        }
+    }
+
+    async fn prune_inbox(&self) -> Result<(), Fault> {
+        let inner = &self.inner;
+        let before = inner.clock.now().plus_millis(-(inner.limits.inbox_window.as_millis() as i64));
+        inner.ledger.write(move |unit| jobs::prune(unit, before)).await?;
+        while inner.ledger.write(move |unit| inbox::prune(unit, before, u64::MAX)).await? > 0 {}
+        let rows = inner.ledger.read(inbox::rows).await?;
+        let mut excess = rows.saturating_sub(inner.limits.inbox_rows);
+        while excess > 0 {
+            let limit = excess;
+            match inner
+                .ledger
+                .write(move |unit| inbox::prune(unit, Timestamp::from_millis(i64::MAX), limit))
+                .await?
+            {
+                0 => break,
+                removed => excess -= removed,
             }
         }
+        Ok(())
     }
 
     /// Stops admitting, lets what runs finish for at most `handlers`, then publishes what is open for at most `flush`.
@@ -612,6 +635,7 @@ struct AskedFrom<'a> {
     started: Instant,
     reply_topic: Option<String>,
     channel: Channel,
+    slot: OwnedSemaphorePermit,
 }
 
 /// The return address of a message that is not looked into.

@@ -99,13 +99,13 @@ impl Stored {
     }
 }
 
-/// Writes a reply; returns its row. Open when it is to be published.
-pub(super) fn insert(unit: &Unit<'_>, stored: &Stored, route: &Route) -> Result<i64, Fault> {
+/// Writes a reply; returns its row. Open when it is to be published; `kept` when the inbox will refer to it.
+pub(super) fn insert(unit: &Unit<'_>, stored: &Stored, route: &Route, kept: bool) -> Result<i64, Fault> {
     let outcome = serde_json::to_string(&stored.outcome).map_err(|_| Fault::internal())?;
     unit.prepare_cached(
         "INSERT INTO outbox (reply_id, in_reply_to, command, outcome, made_at, topic, correlation_data, correlation_id,
-                             cbor, expires_at, due_at, open)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                             cbor, expires_at, due_at, open, kept)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?
     .execute(params![
         stored.reply_id,
@@ -120,6 +120,7 @@ pub(super) fn insert(unit: &Unit<'_>, stored: &Stored, route: &Route) -> Result<
         route.expires_at.millis(),
         route.due_at.millis(),
         route.topic.is_some(),
+        kept,
     ])?;
     Ok(unit.last_insert_rowid())
 }
@@ -144,6 +145,24 @@ fn from_row(row: &Row<'_>) -> Result<Pending, Fault> {
         due_at: Timestamp::from_millis(row.get(11)?),
     };
     Ok(Pending { id: row.get(0)?, bytes: outcome.len() as u64, stored, route })
+}
+
+/// Closes a row: it is kept while a repeat of its command may ask for it, else removed.
+fn close(unit: &Unit<'_>, id: i64) -> Result<(), Fault> {
+    let kept = unit.prepare_cached("UPDATE outbox SET open = 0 WHERE id = ?1 AND kept = 1")?.execute([id])?;
+    if kept == 0 {
+        unit.prepare_cached("DELETE FROM outbox WHERE id = ?1")?.execute([id])?;
+    }
+    Ok(())
+}
+
+/// The inbox no longer refers to the row: it goes now, or when it is closed.
+pub(super) fn release(unit: &Unit<'_>, id: i64) -> Result<(), Fault> {
+    let open = unit.prepare_cached("UPDATE outbox SET kept = 0 WHERE id = ?1 AND open = 1")?.execute([id])?;
+    if open == 0 {
+        unit.prepare_cached("DELETE FROM outbox WHERE id = ?1")?.execute([id])?;
+    }
+    Ok(())
 }
 
 /// The reply in row `id`.
@@ -387,21 +406,8 @@ async fn close_rows(
 ) {
     let mut batch = Vec::with_capacity(CLOSE_BATCH);
     while closing.recv_many(&mut batch, CLOSE_BATCH).await > 0 {
-        // Only a reply that a repeat may ask for is kept.
-        let rows: Vec<(i64, bool)> =
-            batch.iter().map(|pending| (pending.id, pending.route.in_reply_to.is_some())).collect();
-        let closed = ledger.write(move |unit| {
-            let mut keep = unit.prepare_cached("UPDATE outbox SET open = 0 WHERE id = ?1")?;
-            let mut remove = unit.prepare_cached("DELETE FROM outbox WHERE id = ?1")?;
-            for (id, wanted) in &rows {
-                if *wanted {
-                    keep.execute([id])?
-                } else {
-                    remove.execute([id])?
-                };
-            }
-            Ok(())
-        });
+        let rows: Vec<i64> = batch.iter().map(|pending| pending.id).collect();
+        let closed = ledger.write(move |unit| rows.iter().try_for_each(|id| close(unit, *id)));
         if let Err(error) = closed.await {
             tracing::warn!(%error, "accepted replies could not be closed; they will be sent again");
             outbox.left_over.store(true, Ordering::Release);

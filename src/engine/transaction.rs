@@ -8,7 +8,7 @@ use super::inbox::{self, Known};
 use super::outbox::{self, Pending, Stored};
 use super::{Engine, jobs};
 use crate::ledger::{Unit, Work, audit};
-use crate::wire::{Encoding, Fault};
+use crate::wire::{Code, Encoding, Fault};
 
 /// What is to be done in the transaction.
 pub(super) enum Task {
@@ -56,12 +56,15 @@ impl Transaction {
                 None => {}
             }
         }
+        if self.asked.is_late() {
+            return Err(Fault::new(Code::Expired, "the deadline passed before the command could be done"));
+        }
         match &mut self.task {
             Task::Write(effect) => {
                 let stored = Stored::new(self.asked.command.clone(), effect(unit)?, unit.now());
                 // A local asker without an id gets the answer on the socket, and nothing could ask for it again.
                 let row = if self.asked.route.topic.is_some() || key.is_some() {
-                    Some(outbox::insert(unit, &stored, &self.asked.route)?)
+                    Some(outbox::insert(unit, &stored, &self.asked.route, key.is_some())?)
                 } else {
                     None
                 };
@@ -164,7 +167,7 @@ impl Defer {
 
 impl Work for Defer {
     fn run(&mut self, unit: &mut Unit<'_>) -> Result<(), Fault> {
-        self.row = Some(outbox::insert(unit, &self.stored, &self.asked.route)?);
+        self.row = Some(outbox::insert(unit, &self.stored, &self.asked.route, false)?);
         Ok(())
     }
 

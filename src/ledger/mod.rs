@@ -16,6 +16,7 @@ pub mod migrate;
 mod readers;
 mod reserve;
 mod unit;
+pub mod verify;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -1,9 +1,11 @@
 //! A client for the command line: connects once, asks, listens, leaves. No reconnecting: a person is waiting.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v5::SubscribeReasonCode;
 use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, Incoming, PublishOptions, PublishProperties,
     SubscribeFilter,
@@ -61,10 +63,18 @@ pub struct Question {
     pub message_id: String,
 }
 
+/// What the poll task hears, in the order in which the broker said it.
+enum Heard {
+    Message(Message),
+    Subscribed(Vec<SubscribeReasonCode>),
+}
+
 /// A connection for as long as it takes.
 pub struct Client {
     client: AsyncClient,
-    messages: mpsc::Receiver<Message>,
+    heard: mpsc::Receiver<Heard>,
+    /// Messages that came before the answer to a subscription.
+    early: VecDeque<Message>,
     poll: tokio::task::JoinHandle<Result<(), CallError>>,
 }
 
@@ -95,21 +105,43 @@ impl Client {
             }
         };
         tokio::time::timeout(limit, connected).await.map_err(|_| CallError::Timeout)??;
-        let (sender, messages) = mpsc::channel(QUEUE);
+        let (sender, heard) = mpsc::channel(QUEUE);
         let poll = tokio::spawn(poll(event_loop, sender));
-        Ok(Self { client, messages, poll })
+        Ok(Self { client, heard, early: VecDeque::new(), poll })
     }
 
-    /// Subscribes at QoS 1 and waits until the broker has granted it.
+    /// Subscribes at QoS 1 and waits until the broker has granted it. What the broker sent before that, such as the
+    /// retained messages of an earlier subscription, is then ready for [`Client::next_early`].
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn subscribe(&self, filters: &[String]) -> Result<(), CallError> {
-        let filters: Vec<_> =
+    pub async fn subscribe(&mut self, filters: &[String]) -> Result<(), CallError> {
+        let wanted: Vec<_> =
             filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce)).collect();
-        let notice =
-            self.client.subscribe_many_tracked(filters).await.map_err(|error| unreachable(&error))?;
-        notice.wait_completion_async().await.map_err(|error| CallError::Refused(error.to_string()))
+        self.client.subscribe_many(wanted).await.map_err(|error| unreachable(&error))?;
+        loop {
+            match self.heard.recv().await {
+                Some(Heard::Message(message)) => self.early.push_back(message),
+                Some(Heard::Subscribed(codes)) => {
+                    let refused = filters
+                        .iter()
+                        .zip(codes)
+                        .find(|(_, code)| !matches!(code, SubscribeReasonCode::Success(_)));
+                    return match refused {
+                        None => Ok(()),
+                        Some((filter, code)) => {
+                            Err(CallError::Refused(format!("a subscription to {filter}: {code:?}")))
+                        }
+                    };
+                }
+                None => return Err(self.ended().await),
+            }
+        }
+    }
+
+    /// The next of the messages that came before the latest subscription was granted; does not wait.
+    pub fn next_early(&mut self) -> Option<Message> {
+        self.early.pop_front()
     }
 
     /// Publishes at QoS 1 and waits until the broker has it.
@@ -139,19 +171,30 @@ impl Client {
     /// # Errors
     /// When the connection has ended.
     pub async fn next(&mut self) -> Result<Message, CallError> {
-        match self.messages.recv().await {
-            Some(message) => Ok(message),
-            None => match (&mut self.poll).await {
-                Ok(Err(error)) => Err(error),
-                _ => Err(CallError::Unreachable("the connection has ended".to_owned())),
-            },
+        if let Some(message) = self.early.pop_front() {
+            return Ok(message);
+        }
+        loop {
+            match self.heard.recv().await {
+                Some(Heard::Message(message)) => return Ok(message),
+                // Of a subscription that was not waited for.
+                Some(Heard::Subscribed(_)) => {}
+                None => return Err(self.ended().await),
+            }
+        }
+    }
+
+    async fn ended(&mut self) -> CallError {
+        match (&mut self.poll).await {
+            Ok(Err(error)) => error,
+            _ => CallError::Unreachable("the connection has ended".to_owned()),
         }
     }
 
     /// Says goodbye.
     pub async fn close(self) {
         if self.client.disconnect().await.is_ok() {
-            drop(self.messages);
+            drop(self.heard);
             let _ = tokio::time::timeout(Duration::from_secs(1), self.poll).await;
         }
     }
@@ -161,23 +204,22 @@ fn unreachable(error: &rumqttc::ClientError) -> CallError {
     CallError::Unreachable(error.to_string())
 }
 
-async fn poll(mut event_loop: EventLoop, sender: mpsc::Sender<Message>) -> Result<(), CallError> {
+async fn poll(mut event_loop: EventLoop, sender: mpsc::Sender<Heard>) -> Result<(), CallError> {
     loop {
-        match event_loop.poll().await {
-            Ok(Event::Incoming(Incoming::Publish(publish))) => {
-                let message = Message {
-                    topic: String::from_utf8_lossy(&publish.topic).into_owned(),
-                    payload: publish.payload,
-                    correlation_data: publish.properties.and_then(|properties| properties.correlation_data),
-                };
-                // The client may have gone; what it asked for is still acknowledged by the library.
-                if sender.send(message).await.is_err() {
-                    tracing::trace!("a message came after its reader had gone");
-                }
-            }
-            Ok(_) => {}
+        let heard = match event_loop.poll().await {
+            Ok(Event::Incoming(Incoming::Publish(publish))) => Heard::Message(Message {
+                topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+                payload: publish.payload,
+                correlation_data: publish.properties.and_then(|properties| properties.correlation_data),
+            }),
+            Ok(Event::Incoming(Incoming::SubAck(granted))) => Heard::Subscribed(granted.return_codes),
+            Ok(_) => continue,
             Err(ConnectionError::RequestsDone) => return Ok(()),
             Err(error) => return Err(CallError::Unreachable(error.to_string())),
+        };
+        // The reader may have gone; what it asked for is still acknowledged by the library.
+        if sender.send(heard).await.is_err() {
+            tracing::trace!("a message came after its reader had gone");
         }
     }
 }

@@ -1,0 +1,265 @@
+//! The friendly forms of the commands that people use every day: `evaluate`, `remember`, `recall`, `ping`, `status`.
+
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::client::text::{bytes, cell, plain, short, span, table, when_of};
+use super::client::{self, Answer, Question, Reach};
+use super::{Exit, Shared};
+use crate::clock::Clock;
+
+/// Characters of a memory that are shown in a list.
+const CONTENT_CHARS: usize = 100;
+
+/// Ask a node whether an action is right
+#[derive(clap::Args, Debug)]
+#[command(after_help = client::HELP)]
+pub(super) struct Evaluate {
+    /// The action, in words
+    text: String,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+impl Evaluate {
+    pub(super) fn run(&self, shared: &Shared) -> Exit {
+        let judge = |answer: &Answer| match answer.payload() {
+            verdict if verdict["approved"] == true => Exit::Ok,
+            verdict if verdict["needs_review"] == true => Exit::NeedsReview,
+            _ => Exit::NotApproved,
+        };
+        ask(&self.reach, shared, "conscience/evaluate", &json!({ "action": self.text }), show_verdict, judge)
+    }
+}
+
+fn show_verdict(answer: &Answer) -> String {
+    let verdict = answer.payload();
+    let word = match (verdict["approved"] == true, verdict["needs_review"] == true) {
+        (true, _) => "approved",
+        (false, true) => "needs review",
+        (false, false) => "not approved",
+    };
+    let mut out = word.to_owned();
+    if let Some(score) = verdict["moral_score"].as_f64() {
+        out.push_str(&format!(", score {score:+.2}"));
+    }
+    out.push('\n');
+    if let Some(explanation) = verdict["explanation"].as_str() {
+        out.push_str(&format!("{}\n", plain(explanation)));
+    }
+    let rules = verdict["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !rules.is_empty() {
+        let mut rows = vec![["RULE", "STANCE", "WEIGHT", "MATCHED"].map(str::to_owned).to_vec()];
+        rows.extend(rules.iter().map(|rule| {
+            let matched =
+                if rule["matched"].is_object() { &rule["matched"]["text"] } else { &rule["matched"] };
+            vec![cell(&rule["name"]), cell(&rule["stance"]), number(&rule["weight"]), cell(matched)]
+        }));
+        out.push_str(&table(&rows));
+    }
+    out + &degraded(answer)
+}
+
+/// Have a node remember something
+#[derive(clap::Args, Debug)]
+#[command(after_help = client::HELP)]
+pub(super) struct Remember {
+    /// What to remember
+    text: String,
+    /// Where to keep it: short_term, long_term, working, episodic or semantic
+    #[arg(long)]
+    layer: Option<String>,
+    /// A word to find it by; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Whom or what it is about
+    #[arg(long)]
+    entity: Option<String>,
+    /// How important it is, from 0 to 1
+    #[arg(long, value_name = "NUMBER")]
+    importance: Option<f64>,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+impl Remember {
+    pub(super) fn run(&self, shared: &Shared) -> Exit {
+        let payload = given([
+            ("content", json!(self.text)),
+            ("layer", json!(self.layer)),
+            ("tags", list(&self.tags)),
+            ("entity", json!(self.entity)),
+            ("importance", json!(self.importance)),
+        ]);
+        let show = |answer: &Answer| {
+            let stored = answer.payload();
+            format!("remembered {} in {}\n{}", cell(&stored["id"]), cell(&stored["layer"]), degraded(answer))
+        };
+        ask(&self.reach, shared, "memory/store", &payload, show, |_| Exit::Ok)
+    }
+}
+
+/// Search what a node remembers; without a text, the newest first
+#[derive(clap::Args, Debug)]
+#[command(after_help = client::HELP)]
+pub(super) struct Recall {
+    /// Words, of which any may occur; "a phrase", +required, -excluded
+    text: Option<String>,
+    /// Only this layer; may be repeated
+    #[arg(long = "layer", value_name = "LAYER")]
+    layers: Vec<String>,
+    /// Only what has this tag; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Only what is about this entity
+    #[arg(long)]
+    entity: Option<String>,
+    /// Most hits
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<u32>,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+impl Recall {
+    pub(super) fn run(&self, shared: &Shared) -> Exit {
+        let payload = given([
+            ("text", json!(self.text)),
+            ("layers", list(&self.layers)),
+            ("tags", list(&self.tags)),
+            ("entity", json!(self.entity)),
+            ("limit", json!(self.limit)),
+            // Who has just remembered something expects to find it.
+            ("consistency", json!("latest")),
+        ]);
+        ask(&self.reach, shared, "memory/query", &payload, show_hits, |_| Exit::Ok)
+    }
+}
+
+fn show_hits(answer: &Answer) -> String {
+    let found = answer.payload();
+    let hits = found["hits"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let now = Clock::system().now();
+    let mut out = String::new();
+    if hits.is_empty() {
+        out.push_str("nothing found\n");
+    } else {
+        let head = ["SCORE", "LAYER", "CREATED", "ID", "TAGS", "CONTENT"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(hits.iter().map(|hit| {
+            vec![
+                cell(&hit["score"]),
+                cell(&hit["layer"]),
+                when_of(&hit["created"], now),
+                cell(&hit["id"]),
+                cell(&hit["tags"]),
+                short(hit["content"].as_str().unwrap_or_default(), CONTENT_CHARS),
+            ]
+        }));
+        out.push_str(&table(&rows));
+    }
+    if found["partial"] == true {
+        out.push_str("(the index is being rebuilt: there may be more)\n");
+    }
+    out + &degraded(answer)
+}
+
+/// Ask whether a node answers
+#[derive(clap::Args, Debug)]
+#[command(after_help = client::HELP)]
+pub(super) struct Ping {
+    #[command(flatten)]
+    reach: Reach,
+}
+
+impl Ping {
+    pub(super) fn run(&self, shared: &Shared) -> Exit {
+        let asked = Instant::now();
+        let show = |answer: &Answer| {
+            format!("{} answered after {} ms\n", cell(answer.member("node")), asked.elapsed().as_millis())
+        };
+        self.reach.ask(shared, &Question::bare("node/ping"), show, |_| Exit::Ok)
+    }
+}
+
+/// Show how a node is
+#[derive(clap::Args, Debug)]
+#[command(after_help = client::HELP)]
+pub(super) struct Status {
+    #[command(flatten)]
+    reach: Reach,
+}
+
+impl Status {
+    pub(super) fn run(&self, shared: &Shared) -> Exit {
+        self.reach.ask(
+            shared,
+            &Question::bare("node/status"),
+            |answer| show_status(answer.payload()),
+            |_| Exit::Ok,
+        )
+    }
+}
+
+/// Keys that have a form of their own; all others are shown as they are named.
+fn show_status(status: &Value) -> String {
+    let now = Clock::system().now();
+    let form = |key: &str, value: &Value| match key {
+        "since" | "started" | "inbox_since" => when_of(value, now),
+        "uptime_s" => value.as_i64().map_or_else(String::new, span),
+        _ if key.ends_with("_bytes") => bytes(value),
+        _ => cell(value),
+    };
+    // What a person looks for comes first, then whatever else the node tells.
+    let first = ["node", "state", "since", "reason", "version", "started", "uptime_s", "load1", "rss_bytes"];
+    let Some(members) = status.as_object() else { return String::new() };
+    let rest = members.keys().map(String::as_str).filter(|key| !first.contains(key));
+    let rows: Vec<_> = first
+        .into_iter()
+        .chain(rest)
+        .filter_map(|key| {
+            let value = form(key, members.get(key)?);
+            let name = key.trim_end_matches("_s").trim_end_matches("_bytes").replace('_', " ");
+            (!value.is_empty()).then(|| vec![name, value])
+        })
+        .collect();
+    table(&rows)
+}
+
+fn ask(
+    reach: &Reach,
+    shared: &Shared,
+    command: &str,
+    payload: &Value,
+    show: impl FnOnce(&Answer) -> String,
+    judge: impl FnOnce(&Answer) -> Exit,
+) -> Exit {
+    match Question::new(command, payload) {
+        Ok(question) => reach.ask(shared, &question, show, judge),
+        Err(failure) => failure.report(),
+    }
+}
+
+/// An object of what was given.
+fn given<const N: usize>(members: [(&str, Value); N]) -> Value {
+    let given = members.into_iter().filter(|(_, value)| !value.is_null());
+    Value::Object(given.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>())
+}
+
+/// A list; null when it is empty.
+fn list(items: &[String]) -> Value {
+    if items.is_empty() { Value::Null } else { json!(items) }
+}
+
+/// A weight: without decimals where it has none.
+fn number(value: &Value) -> String {
+    value.as_f64().map_or_else(String::new, |number| number.to_string())
+}
+
+fn degraded(answer: &Answer) -> String {
+    match answer.member("degraded") {
+        Value::Null => String::new(),
+        what => format!("(degraded: {})\n", cell(what)),
+    }
+}

@@ -1,0 +1,101 @@
+//! `orchd demo`: a broker, certificates, a node and a client in one process, and a tour through real topics.
+//!
+//! Nothing here is a special case: the broker, the node and the client are those of real use, set up by files in the
+//! demo's folder that a person can read and go on with.
+
+mod stage;
+mod tour;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Exit, complain, print};
+use stage::Stage;
+
+/// Start a broker, a node and a client in one process, and show what they do
+///
+/// Needs nothing but this program: certificates and keys are made on the spot, for trials only.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// End after the tour: 0 when every step worked
+    #[arg(long)]
+    once: bool,
+    /// Where keys, certificates, configuration and state are kept
+    #[arg(long, value_name = "FOLDER", default_value = "orchd-demo")]
+    dir: PathBuf,
+    /// Where the broker listens; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:18883")]
+    listen: SocketAddr,
+}
+
+/// Why the demo could not go on.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct DemoError(String);
+
+impl DemoError {
+    /// What was tried, and what went wrong.
+    fn new(what: impl std::fmt::Display, error: impl std::fmt::Display) -> Self {
+        Self(format!("{what}: {error}"))
+    }
+}
+
+impl Args {
+    /// Runs the demo.
+    pub(super) fn run(&self) -> Exit {
+        // The tour is what people read; the journal of broker and node stays quiet unless something is wrong.
+        if let Err(error) =
+            crate::observe::logging::init(crate::observe::logging::Format::Text, "error,mqtt5=off", |name| {
+                std::env::var_os(name)
+            })
+        {
+            complain(error);
+            return Exit::Failed;
+        }
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                complain(format_args!("the runtime could not start: {error}"));
+                return Exit::Failed;
+            }
+        };
+        let played = runtime.block_on(self.play());
+        runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+        match played {
+            Ok(()) => Exit::Ok,
+            Err(error) => {
+                complain(format_args!("the demo failed: {error}"));
+                Exit::Failed
+            }
+        }
+    }
+
+    async fn play(&self) -> Result<(), DemoError> {
+        let mut interrupted =
+            signal(SignalKind::interrupt()).map_err(|error| DemoError::new("signals", error))?;
+        let mut terminated =
+            signal(SignalKind::terminate()).map_err(|error| DemoError::new("signals", error))?;
+        let stage = tokio::select! {
+            stage = Stage::set_up(&self.dir, self.listen) => stage?,
+            _ = interrupted.recv() => return Ok(()),
+        };
+        print(&stage.introduction());
+        let toured = tokio::select! {
+            toured = tour::run(&stage) => toured,
+            _ = interrupted.recv() => Ok(()),
+            _ = terminated.recv() => Ok(()),
+        };
+        if toured.is_ok() && !self.once {
+            print(&stage.what_next());
+            tokio::select! {
+                _ = interrupted.recv() => {}
+                _ = terminated.recv() => {}
+                () = stage.ended() => {}
+            }
+        }
+        let stopped = stage.take_down().await;
+        toured.and(stopped)
+    }
+}

@@ -1,0 +1,88 @@
+//! `orchd nodes`: who is there, as the broker retains it.
+
+use serde_json::{Value, json};
+
+use super::client::text::{cell, span, table, when_of};
+use super::client::{self, Event, Failure, Question, Reach, Route};
+use super::{Exit, Shared, print};
+use crate::clock::Clock;
+
+/// List who is online, since when, with version and load
+///
+/// Over MQTT all nodes that the broker knows; through the control socket the node of this machine alone.
+#[derive(clap::Args, Debug)]
+#[command(after_help = client::HELP)]
+pub(super) struct Args {
+    #[command(flatten)]
+    reach: Reach,
+}
+
+impl Args {
+    pub(super) fn run(&self, shared: &Shared) -> Exit {
+        match self.find(shared) {
+            Ok(nodes) if self.reach.json => print(&format!("{}\n", json!({ "nodes": nodes }))),
+            Ok(nodes) if nodes.is_empty() => print("the broker knows of no node\n"),
+            Ok(nodes) => print(&show(&nodes)),
+            Err(failure) => failure.report(),
+        }
+    }
+
+    fn find(&self, shared: &Shared) -> Result<Vec<Value>, Failure> {
+        match self.reach.route(shared)? {
+            Route::Broker(profile) => {
+                let retained = client::block_on(client::statuses(&profile, self.reach.node.as_deref()))??;
+                Ok(retained.iter().map(status).collect())
+            }
+            // It has no broker to ask: the node itself says how it is.
+            route @ Route::Socket(_) => {
+                let answer = self.reach.answer(&route, &Question::bare("node/status"))?;
+                answer.fault().map_or_else(|| Ok(vec![answer.payload().clone()]), |fault| Err(fault.into()))
+            }
+        }
+    }
+}
+
+/// A node's status, with the name from its topic, which says for sure whose it is.
+fn status(event: &Event) -> Value {
+    let node = json!(event.origin().0);
+    match event.payload.clone() {
+        Value::Object(mut members) => {
+            members.insert("node".to_owned(), node);
+            Value::Object(members)
+        }
+        _ => json!({ "node": node }),
+    }
+}
+
+fn show(nodes: &[Value]) -> String {
+    let now = Clock::system().now();
+    let mut rows = vec![["NODE", "STATE", "SINCE", "VERSION", "LOAD", "UPTIME"].map(str::to_owned).to_vec()];
+    rows.extend(nodes.iter().map(|node| {
+        // What a node that is gone last said of its load is no news.
+        let online = node["state"] == "online";
+        vec![
+            cell(&node["node"]),
+            cell(&node["state"]),
+            when_of(&node["since"], now),
+            cell(&node["version"]),
+            if online { cell(&node["load1"]) } else { String::new() },
+            node["uptime_s"].as_i64().filter(|_| online).map_or_else(String::new, span),
+        ]
+    }));
+    table(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_that_lacks_members_is_shown_with_what_it_has() {
+        let shown =
+            show(&[json!({ "node": "n1", "state": "online", "load1": 0.5 }), json!({ "node": "n2" })]);
+        assert_eq!(
+            shown,
+            "NODE  STATE   SINCE  VERSION  LOAD  UPTIME\nn1    online                  0.50\nn2\n"
+        );
+    }
+}

@@ -1,0 +1,91 @@
+//! `orchd watch`: events as they come.
+
+use std::num::NonZeroU64;
+
+use serde_json::{Value, json};
+
+use super::client::text::{cell, plain};
+use super::client::{self, Event, Events, Failure, Reach};
+use super::{Exit, Shared, print};
+use crate::wire::topic::is_name;
+
+/// Show events as they come, until Ctrl-C
+///
+/// Over MQTT those of all nodes, or of one with --node; first how things are, as the broker retains it. With --json,
+/// one JSON document for each event, on a line of its own. --timeout ends it with exit code 3.
+#[derive(clap::Args, Debug)]
+#[command(after_help = client::HELP)]
+pub(super) struct Args {
+    /// Only these: status, capabilities, heartbeat, errors, jobs, memory
+    #[arg(value_name = "KIND")]
+    kinds: Vec<String>,
+    /// End after this many events
+    #[arg(long)]
+    count: Option<NonZeroU64>,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+impl Args {
+    pub(super) fn run(&self, shared: &Shared) -> Exit {
+        let watched = client::block_on(self.watch(shared));
+        watched.and_then(|watched| watched).unwrap_or_else(|failure| failure.report())
+    }
+
+    async fn watch(&self, shared: &Shared) -> Result<Exit, Failure> {
+        if let Some(bad) = self.kinds.iter().find(|kind| !is_name(kind)) {
+            return Err(Failure::Usage(format!("`{bad}` is no kind of event")));
+        }
+        let route = self.reach.route(shared)?;
+        let mut events = Events::listen(&route, self.reach.node.as_deref(), &self.kinds).await?;
+        let limit = self.reach.given_limit();
+        let out_of_time = async {
+            match limit {
+                Some(limit) => {
+                    tokio::time::sleep(limit).await;
+                    Err(Failure::Quiet(limit))
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            shown = self.show(&mut events) => shown,
+            ended = out_of_time => ended,
+            // Without the signal the process would end all the same.
+            _ = tokio::signal::ctrl_c() => Ok(Exit::Ok),
+        };
+        events.close().await;
+        ended
+    }
+
+    async fn show(&self, events: &mut Events) -> Result<Exit, Failure> {
+        let mut left = self.count.map(NonZeroU64::get);
+        while left != Some(0) {
+            let event = events.next().await?;
+            let printed = print(&self.line(&event));
+            if printed != Exit::Ok {
+                return Ok(printed);
+            }
+            left = left.map(|left| left - 1);
+        }
+        Ok(Exit::Ok)
+    }
+
+    fn line(&self, event: &Event) -> String {
+        if self.reach.json {
+            return format!("{}\n", json!({ "topic": event.topic, "payload": event.payload }));
+        }
+        let (node, kind) = event.origin();
+        let members: Vec<String> = match &event.payload {
+            Value::Object(members) => members
+                .iter()
+                .filter(|(name, value)| {
+                    *name != "node" && !matches!(value, Value::Array(_) | Value::Object(_))
+                })
+                .map(|(name, value)| format!("{}={}", plain(name), cell(value)))
+                .collect(),
+            other => vec![cell(other)],
+        };
+        format!("{} {} {}\n", plain(node), plain(kind), members.join(" "))
+    }
+}
