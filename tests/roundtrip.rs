@@ -202,7 +202,7 @@ async fn mistakes_are_answered_with_the_codes_of_the_closed_list() {
     assert_eq!(app.ask_with(&get, vec![b' '; 65_537], nothing).await.label(), "too_large");
     let picture = |properties: &mut PublishProperties| properties.content_type = Some("image/png".into());
     assert_eq!(app.ask_with(&ping, "{}", picture).await.label(), "unsupported_content");
-    for topic in ["memory/recollect", "kitchen/cook", "memory/store/now"] {
+    for topic in ["memory/recollect", "node/dance", "memory/store/now"] {
         assert_eq!(
             app.ask_with(&daemon.topic(topic), "{}", nothing).await.label(),
             "unknown_command",
@@ -258,7 +258,7 @@ async fn without_a_reply_topic_the_answer_goes_to_results() {
     let Some((_broker, daemon, mut app)) = setup().await else { return };
     app.hear_results().await;
     for (command, topic) in
-        [("memory/stats", "orch/n1/results/memory"), ("kitchen/cook", "orch/n1/results/node")]
+        [("memory/stats", "orch/n1/results/memory"), ("conscience/sleep", "orch/n1/results/conscience")]
     {
         let none = |properties: &mut PublishProperties| properties.response_topic = None;
         assert_eq!(app.ask_with(&daemon.topic(command), "", none).await.topic(), topic);
