@@ -210,7 +210,7 @@ async fn mistakes_are_answered_with_the_codes_of_the_closed_list() {
         );
     }
     // Not for all nodes.
-    assert_eq!(app.ask_with("orch/all/memory/stats", "{}", nothing).await.label(), "unknown_command");
+    assert_eq!(app.ask_with("orch/all/node/health", "{}", nothing).await.label(), "unknown_command");
 
     let foreign =
         |properties: &mut PublishProperties| properties.response_topic = Some("lights/kitchen".into());
