@@ -88,7 +88,6 @@ pub struct Shared {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 enum Command {
     Evaluate(ask::Evaluate),
     Remember(ask::Remember),

@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::asked::{Asked, Channel};
 use super::command::{Call, Handler};
+use super::dispatch::guarded;
 use super::outbox::{self, Route, Stored};
 use super::transaction::pending;
-use super::{Engine, guarded, inbox};
+use super::{Engine, inbox};
 use crate::clock::Timestamp;
 use crate::ledger::{Unit, Work, audit};
 use crate::wire::{Code, Encoding, Fault, Outcome, Payload, Reply, Status};

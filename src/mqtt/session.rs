@@ -82,6 +82,7 @@ impl Session {
         close: CancellationToken,
     ) -> End {
         let end = self.poll(standing, &close).await;
+        self.hooks.pulse.waiting();
         standing.send_replace(None);
         self.over.cancel();
         end
@@ -91,6 +92,7 @@ impl Session {
         let mut stood = false;
         let mut closing = false;
         loop {
+            self.hooks.pulse.waiting();
             let event = tokio::select! {
                 event = self.event_loop.poll() => event,
                 () = close.cancelled(), if !closing => {
@@ -105,6 +107,7 @@ impl Session {
                     continue;
                 }
             };
+            self.hooks.pulse.beat();
             match event {
                 Ok(Event::Incoming(Incoming::ConnAck(connack))) => {
                     stood = true;

@@ -36,9 +36,7 @@ struct Capability {
 #[derive(Serialize)]
 struct ErrorEvent<'a> {
     error: &'static str,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
+    message: &'a str,
     timestamp: Timestamp,
 }
 
@@ -147,8 +145,17 @@ impl NodePresence {
         }
     }
 
-    fn tell_error(&self, error: &'static str, message: String, detail: Option<&str>) {
-        self.events.tell("errors", &ErrorEvent { error, message, detail, timestamp: self.state.now() });
+    /// Tells that the disk is full, or no longer.
+    pub(super) fn storage(&self, full: bool) {
+        if full {
+            self.tell_error("storage_full", "the disk is full: only what makes room is done");
+        } else {
+            self.tell_error("storage_recovered", "space has returned: everything is done again");
+        }
+    }
+
+    fn tell_error(&self, error: &'static str, message: &str) {
+        self.events.tell("errors", &ErrorEvent { error, message, timestamp: self.state.now() });
     }
 }
 
@@ -182,11 +189,7 @@ impl Presence for NodePresence {
     }
 
     fn subscriptions_refused(&self) {
-        self.tell_error(
-            "subscriptions_refused",
-            "the broker refused the node's subscriptions".to_owned(),
-            None,
-        );
+        self.tell_error("subscriptions_refused", "the broker refused the node's subscriptions");
     }
 
     fn disconnected(&self, reason: &str) {
@@ -202,10 +205,6 @@ impl Presence for NodePresence {
             times,
             "another client connects with this node's client identifier: two nodes have the same name, rename one"
         );
-        self.tell_error(
-            "duplicate_name",
-            "another client connects with this node's client identifier".to_owned(),
-            None,
-        );
+        self.tell_error("duplicate_name", "another client connects with this node's client identifier");
     }
 }
