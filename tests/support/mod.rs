@@ -7,7 +7,9 @@
 // Compiled into each test binary, and none uses all of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod asker;
 pub mod client;
+pub mod daemon;
 pub mod embedded;
 pub mod link;
 pub mod mosquitto;
@@ -19,7 +21,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+pub use asker::{Answer, Asker, content_type, label};
 pub use client::Client;
+pub use daemon::{Daemon, DaemonOptions, Via};
 pub use embedded::{TestBroker, broker, broker_with};
 pub use link::Link;
 pub use mosquitto::{Mosquitto, MosquittoOptions, mosquitto};
