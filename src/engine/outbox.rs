@@ -73,6 +73,15 @@ impl Stored {
         Self { reply_id: uuid::Uuid::new_v4().to_string(), command, outcome, made_at }
     }
 
+    /// Bytes of the outcome as the ledger keeps it. What is taken into account must be what is written off later,
+    /// also when the row has been read from the ledger meanwhile.
+    pub(super) fn size(&self) -> u64 {
+        let mut counter = Counter(0);
+        // It was written before, so it can be.
+        let _ = serde_json::to_writer(&mut counter, &self.outcome);
+        counter.0
+    }
+
     /// The reply for one who asked from `route`.
     pub(super) fn reply(&self, node: &str, route: &Route) -> Reply {
         Reply {
@@ -223,7 +232,7 @@ impl Outbox {
     ) -> Result<(Arc<Self>, mpsc::Receiver<Pending>), Fault> {
         let (rows, bytes): (i64, i64) = ledger.read_blocking(|connection| {
             Ok(connection.query_row(
-                "SELECT count(*), coalesce(sum(length(outcome)), 0) FROM outbox WHERE open = 1",
+                "SELECT count(*), coalesce(sum(octet_length(outcome)), 0) FROM outbox WHERE open = 1",
                 [],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?)
@@ -268,6 +277,20 @@ impl Outbox {
     fn closed(&self, pending: &Pending) {
         self.rows.fetch_sub(1, Ordering::AcqRel);
         self.bytes.fetch_sub(pending.bytes, Ordering::AcqRel);
+    }
+}
+
+/// Counts what is written to it.
+struct Counter(u64);
+
+impl std::io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -431,6 +454,24 @@ async fn close_rows(
         let mut owned = lock(&owned);
         for pending in batch.drain(..) {
             owned.remove(&pending.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_counts_the_same_before_and_after_it_was_kept() {
+        let outcomes: [Outcome; 2] = [
+            Outcome::ok(&serde_json::json!({ "content": "größer" }), vec!["index".into()]).unwrap(),
+            Fault::not_found("no such record").into(),
+        ];
+        for outcome in outcomes {
+            let kept = serde_json::to_string(&outcome).unwrap();
+            let stored = Stored::new("memory/get".into(), outcome, Timestamp::from_millis(0));
+            assert_eq!(stored.size(), kept.len() as u64);
         }
     }
 }

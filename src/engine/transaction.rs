@@ -200,6 +200,6 @@ impl Work for Defer {
 
 /// The bytes of an outcome that count against the outbox's bound.
 pub(super) fn pending(id: i64, stored: Stored, route: outbox::Route) -> Pending {
-    let bytes = stored.outcome.payload.as_ref().map_or(64, |payload| payload.get().len() as u64 + 16);
+    let bytes = stored.size();
     Pending { id, bytes, stored, route }
 }
