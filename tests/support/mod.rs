@@ -7,6 +7,7 @@
 // Compiled into each test binary, and none uses all of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod asker;
 pub mod client;
 pub mod daemon;
 pub mod embedded;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+pub use asker::Asker;
 pub use client::Client;
 pub use daemon::{Daemon, DaemonOptions, Via};
 pub use embedded::{TestBroker, broker, broker_with};
