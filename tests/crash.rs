@@ -123,7 +123,7 @@ fn check_ledger(connection: &Connection, known: &Answered) {
     let whole: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(whole, "ok");
     orchd::ledger::audit::verify(connection).unwrap().expect("the audit chain is broken");
-    let open: u64 =
+    let open: i64 =
         connection.query_row("SELECT count(*) FROM outbox WHERE open = 1", [], |row| row.get(0)).unwrap();
     assert_eq!(open, 0, "answers that nobody got");
 }

@@ -5,6 +5,8 @@
 //! nowhere.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rumqttc::{AsyncClient, ManualAck};
 use tokio::sync::mpsc;
@@ -15,34 +17,50 @@ use crate::engine::port::Ack;
 /// Hands out numbers in the order of receipt.
 pub(super) struct Acks {
     next: u64,
+    /// How many have been received and not yet acknowledged.
+    owed: Arc<AtomicUsize>,
     done: mpsc::Sender<(u64, ManualAck)>,
 }
+
+/// More is unacknowledged than the broker may send.
+pub(super) struct TooMany;
 
 /// Makes the two ends: numbers for the poll task, and the task that sends.
 pub(super) fn channel(client: AsyncClient) -> (Acks, impl Future<Output = ()> + Send + 'static) {
     // As many as can be owed at a time, so that handing one in never finds it full.
     let (done, receiver) = mpsc::channel(AT_LEAST_ONCE_QUEUE);
-    (Acks { next: 0, done }, send_in_order(client, receiver))
+    let owed = Arc::new(AtomicUsize::new(0));
+    (Acks { next: 0, owed: owed.clone(), done }, send_in_order(client, receiver, owed))
 }
 
 impl Acks {
-    /// The acknowledgement of the delivery just received.
-    pub(super) fn owe(&mut self, ack: ManualAck) -> Ack {
+    /// The acknowledgement of the delivery just received. The count never exceeds the broker's own, so that one which
+    /// keeps to the Receive Maximum is never refused.
+    pub(super) fn owe(&mut self, ack: ManualAck) -> Result<Ack, TooMany> {
+        if self.owed.fetch_add(1, Ordering::AcqRel) >= AT_LEAST_ONCE_QUEUE {
+            return Err(TooMany);
+        }
         let number = self.next;
         self.next += 1;
         let done = self.done.clone();
-        Ack::new(move || {
+        Ok(Ack::new(move || {
             // An error means that the connection is gone: the broker delivers the message again.
             let _ = done.try_send((number, ack));
-        })
+        }))
     }
 }
 
-async fn send_in_order(client: AsyncClient, mut done: mpsc::Receiver<(u64, ManualAck)>) {
+async fn send_in_order(
+    client: AsyncClient,
+    mut done: mpsc::Receiver<(u64, ManualAck)>,
+    owed: Arc<AtomicUsize>,
+) {
     let mut window = Window::default();
     while let Some((number, ack)) = done.recv().await {
         window.insert(number, ack);
         while let Some(ack) = window.pop() {
+            // Before it is sent: the broker may use the place at once.
+            owed.fetch_sub(1, Ordering::AcqRel);
             if client.manual_ack(ack).await.is_err() {
                 return;
             }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::acks::{self, Acks};
+use super::acks::{self, Acks, TooMany};
 use super::publisher::Standing;
 use super::{AT_LEAST_ONCE_QUEUE, link::Hooks};
 use crate::engine::port::{Ack, Delivery};
@@ -23,7 +23,7 @@ pub(super) enum End {
     Closed,
     /// Someone else connected with the same client identifier.
     TakenOver,
-    /// Our own queue was full: the broker sent more than its Receive Maximum allows.
+    /// The broker sent more than the Receive Maximum allows.
     Overrun,
     /// The broker or the network ended it, or there was never one.
     Failed {
@@ -176,7 +176,7 @@ impl Session {
 
     fn deliver(&mut self, publish: rumqttc::mqttbytes::v5::Publish) -> Result<(), End> {
         let ack = match self.client.prepare_ack(&publish) {
-            Some(ack) => self.acks.owe(ack),
+            Some(ack) => self.acks.owe(ack).map_err(|TooMany| End::Overrun)?,
             None => Ack::none(),
         };
         let at_least_once = publish.qos != QoS::AtMostOnce;

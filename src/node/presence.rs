@@ -49,6 +49,8 @@ pub(super) struct NodePresence {
     ready: mpsc::Sender<()>,
     told_ready: AtomicBool,
     connected_before: AtomicBool,
+    /// Another client has taken the name, and nobody has been told yet: there was no connection to tell it on.
+    duplicate_untold: AtomicBool,
     /// When the present connection was made.
     online_since: AtomicI64,
 }
@@ -68,6 +70,7 @@ impl NodePresence {
             ready,
             told_ready: AtomicBool::new(false),
             connected_before: AtomicBool::new(false),
+            duplicate_untold: AtomicBool::new(false),
             online_since: AtomicI64::new(started),
         }
     }
@@ -177,6 +180,13 @@ impl Presence for NodePresence {
         if let Some(engine) = self.state.engine() {
             engine.connected();
         }
+        if self.duplicate_untold.swap(false, Ordering::AcqRel) {
+            self.tell_error(
+                "duplicate_name",
+                "another client connects with this node's client identifier".to_owned(),
+                None,
+            );
+        }
         self.ready("serving");
         self.systemd.status("serving");
     }
@@ -202,10 +212,6 @@ impl Presence for NodePresence {
             times,
             "another client connects with this node's client identifier: two nodes have the same name, rename one"
         );
-        self.tell_error(
-            "duplicate_name",
-            "another client connects with this node's client identifier".to_owned(),
-            None,
-        );
+        self.duplicate_untold.store(true, Ordering::Release);
     }
 }

@@ -32,6 +32,7 @@ impl Asker {
         options
             .set_clean_start(false)
             .set_session_expiry_interval(Some(3_600))
+            .set_max_packet_size(Some(1 << 20))
             .set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly);
         let client = Client::connect(options).await.unwrap();
         let inbox = format!("orch/inbox/{id}");
