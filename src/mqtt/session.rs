@@ -2,7 +2,9 @@
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{DisconnectReasonCode, RetainForwardRule};
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, SubscribeFilter};
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, StateError, SubscribeFilter,
+};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +33,24 @@ pub(super) enum End {
         reason: String,
         /// Whether it had stood.
         stood: bool,
+        /// Whether the other side closed it without a word.
+        dropped: bool,
     },
+}
+
+fn disconnected(code: DisconnectReasonCode, stood: bool) -> End {
+    End::Failed { reason: format!("the broker disconnected: {code:?}"), stood, dropped: false }
+}
+
+fn is_dropped(error: &ConnectionError) -> bool {
+    use std::io::ErrorKind;
+    match error {
+        ConnectionError::MqttState(StateError::ConnectionAborted) => true,
+        ConnectionError::Io(error) | ConnectionError::MqttState(StateError::Io(error)) => {
+            matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)
+        }
+        _ => false,
+    }
 }
 
 /// Where deliveries go.
@@ -125,13 +144,21 @@ impl Session {
                 Ok(Event::Incoming(Incoming::Disconnect(disconnect))) => {
                     return match disconnect.reason_code {
                         DisconnectReasonCode::SessionTakenOver => End::TakenOver,
-                        code => End::Failed { reason: format!("the broker disconnected: {code:?}"), stood },
+                        code => disconnected(code, stood),
                     };
                 }
                 Ok(_) => {}
                 Err(ConnectionError::RequestsDone) => return End::Closed,
                 Err(_) if closing => return End::Closed,
-                Err(error) => return End::Failed { reason: error.to_string(), stood },
+                Err(ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. })) => {
+                    return match reason_code {
+                        DisconnectReasonCode::SessionTakenOver => End::TakenOver,
+                        code => disconnected(code, stood),
+                    };
+                }
+                Err(error) => {
+                    return End::Failed { reason: error.to_string(), stood, dropped: is_dropped(&error) };
+                }
             }
         }
     }

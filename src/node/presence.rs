@@ -183,7 +183,7 @@ impl Presence for NodePresence {
         if self.duplicate_untold.swap(false, Ordering::AcqRel) {
             self.tell_error(
                 "duplicate_name",
-                "another client connects with this node's client identifier".to_owned(),
+                "another client seems to connect with this node's client identifier".to_owned(),
                 None,
             );
         }
@@ -210,7 +210,7 @@ impl Presence for NodePresence {
         tracing::error!(
             node = self.state.names().node(),
             times,
-            "another client connects with this node's client identifier: two nodes have the same name, rename one"
+            "another client seems to connect with this node's client identifier: two nodes have the same name, rename one"
         );
         self.duplicate_untold.store(true, Ordering::Release);
     }

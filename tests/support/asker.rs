@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use rumqttc::{BrokerSessionResumePolicy, MqttOptions};
+use rumqttc::MqttOptions;
 use serde_json::{Value, json};
 
 use super::{Client, Daemon};
@@ -21,7 +21,7 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// Connects with a session that lasts, and subscribes to the inbox `orch/inbox/{id}`.
+    /// Connects, and subscribes to the inbox `orch/inbox/{id}`.
     pub async fn connect(addr: SocketAddr, id: &str, daemon: &Daemon) -> Self {
         Self::connect_to(addr, id, daemon.name()).await
     }
@@ -29,11 +29,7 @@ impl Asker {
     /// As [`Asker::connect`], to a node that may not run yet.
     pub async fn connect_to(addr: SocketAddr, id: &str, node: &str) -> Self {
         let mut options = MqttOptions::new(id, (addr.ip().to_string(), addr.port()));
-        options
-            .set_clean_start(false)
-            .set_session_expiry_interval(Some(3_600))
-            .set_max_packet_size(Some(1 << 20))
-            .set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly);
+        options.set_max_packet_size(Some(1 << 20));
         let client = Client::connect(options).await.unwrap();
         let inbox = format!("orch/inbox/{id}");
         client.subscribe(&inbox).await.unwrap();
