@@ -101,6 +101,28 @@ async fn what_was_accepted_is_answered_after_the_broker_came_back_without_its_se
 }
 
 #[tokio::test]
+async fn a_broker_that_resumes_a_session_with_all_it_has_queued_is_served_and_not_put_off() {
+    let options =
+        MosquittoOptions { extra: "max_queued_messages 2000\n".to_owned(), ..MosquittoOptions::default() };
+    let Some(broker) = broker(options).await else { return };
+    let mut daemon = Daemon::start(DaemonOptions::new("late", Via::Plain(broker.addr()))).await;
+    daemon.terminate().await;
+    // Far more than the Receive Maximum: Mosquitto 2.0 sends them all at once when the node is killed and comes back.
+    let count = 900;
+    let mut asker = Asker::connect(broker.addr(), "asker", &daemon).await;
+    for number in 0..count {
+        let content = json!({ "content": format!("late {number}") });
+        asker.send(&format!("store-{number}"), "memory/store", &content).await;
+    }
+    daemon.spawn_again().await;
+    daemon.kill();
+    daemon.start_again().await;
+    answers(&mut asker, count).await;
+    assert_eq!(stored(&daemon).len(), count);
+    assert!(!daemon.log().contains("Receive Maximum"), "{}", daemon.log());
+}
+
+#[tokio::test]
 async fn subscriptions_are_back_within_ten_seconds_whether_the_session_was_kept_or_lost() {
     for persistence in [true, false] {
         let options = MosquittoOptions { persistence, ..MosquittoOptions::default() };

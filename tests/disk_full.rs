@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use support::{Asker, Daemon, DaemonOptions, MosquittoOptions, Via, mosquitto, tool};
 
@@ -58,9 +58,24 @@ fn fill(path: &Path) {
     }
 }
 
-fn ledger(daemon: &Daemon) -> Connection {
-    let path = state(daemon).join("current").join("ledger.db");
-    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
+/// A copy of the ledger: SQLite does not find its way through `/proc`. Taken again when the node wrote meanwhile.
+fn ledger(daemon: &Daemon, folder: &Path) -> Connection {
+    let from = state(daemon).join("current");
+    let seen = || {
+        ["ledger.db", "ledger.db-wal"].map(|name| {
+            let found = std::fs::metadata(from.join(name)).unwrap();
+            (found.len(), found.modified().unwrap())
+        })
+    };
+    loop {
+        let before = seen();
+        for name in ["ledger.db", "ledger.db-wal"] {
+            std::fs::copy(from.join(name), folder.join(name)).unwrap();
+        }
+        if seen() == before {
+            return Connection::open(folder.join("ledger.db")).unwrap();
+        }
+    }
 }
 
 /// Stores one record; its id, or the error's code.
@@ -163,7 +178,8 @@ async fn a_full_disk_is_said_nothing_answered_is_lost_and_the_node_goes_on_when_
 
 /// Exactly these records are there, and the ledger is whole.
 fn check(daemon: &Daemon, kept: &[String]) {
-    let ledger = ledger(daemon);
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = ledger(daemon, folder.path());
     let mut statement = ledger.prepare("SELECT id FROM memory_record ORDER BY id").unwrap();
     let there: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
     let mut kept = kept.to_vec();

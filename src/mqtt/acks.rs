@@ -11,15 +11,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rumqttc::{AsyncClient, ManualAck};
 use tokio::sync::mpsc;
 
-use super::AT_LEAST_ONCE_QUEUE;
+use super::{AT_LEAST_ONCE_BYTES, AT_LEAST_ONCE_QUEUE, REQUEST_QUEUE};
 use crate::engine::port::Ack;
 
 /// Hands out numbers in the order of receipt.
 pub(super) struct Acks {
     next: u64,
-    /// How many have been received and not yet acknowledged.
-    owed: Arc<AtomicUsize>,
-    done: mpsc::Sender<(u64, ManualAck)>,
+    owed: Arc<Owed>,
+    done: mpsc::Sender<(u64, Done)>,
+}
+
+/// An acknowledgement that may go out, and the weight of what it acknowledges.
+struct Done {
+    ack: ManualAck,
+    bytes: usize,
+}
+
+/// What has been received and not yet acknowledged.
+#[derive(Default)]
+struct Owed {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 /// More is unacknowledged than the broker may send.
@@ -29,15 +41,17 @@ pub(super) struct TooMany;
 pub(super) fn channel(client: AsyncClient) -> (Acks, impl Future<Output = ()> + Send + 'static) {
     // As many as can be owed at a time, so that handing one in never finds it full.
     let (done, receiver) = mpsc::channel(AT_LEAST_ONCE_QUEUE);
-    let owed = Arc::new(AtomicUsize::new(0));
+    let owed = Arc::new(Owed::default());
     (Acks { next: 0, owed: owed.clone(), done }, send_in_order(client, receiver, owed))
 }
 
 impl Acks {
     /// The acknowledgement of the delivery just received. The count never exceeds the broker's own, so that one which
     /// keeps to the Receive Maximum is never refused.
-    pub(super) fn owe(&mut self, ack: ManualAck) -> Result<Ack, TooMany> {
-        if self.owed.fetch_add(1, Ordering::AcqRel) >= AT_LEAST_ONCE_QUEUE {
+    pub(super) fn owe(&mut self, ack: ManualAck, bytes: usize) -> Result<Ack, TooMany> {
+        let count = self.owed.count.fetch_add(1, Ordering::AcqRel);
+        let weight = self.owed.bytes.fetch_add(bytes, Ordering::AcqRel);
+        if count >= AT_LEAST_ONCE_QUEUE || (count >= REQUEST_QUEUE && weight >= AT_LEAST_ONCE_BYTES) {
             return Err(TooMany);
         }
         let number = self.next;
@@ -45,22 +59,19 @@ impl Acks {
         let done = self.done.clone();
         Ok(Ack::new(move || {
             // An error means that the connection is gone: the broker delivers the message again.
-            let _ = done.try_send((number, ack));
+            let _ = done.try_send((number, Done { ack, bytes }));
         }))
     }
 }
 
-async fn send_in_order(
-    client: AsyncClient,
-    mut done: mpsc::Receiver<(u64, ManualAck)>,
-    owed: Arc<AtomicUsize>,
-) {
+async fn send_in_order(client: AsyncClient, mut done: mpsc::Receiver<(u64, Done)>, owed: Arc<Owed>) {
     let mut window = Window::default();
-    while let Some((number, ack)) = done.recv().await {
-        window.insert(number, ack);
-        while let Some(ack) = window.pop() {
+    while let Some((number, item)) = done.recv().await {
+        window.insert(number, item);
+        while let Some(Done { ack, bytes }) = window.pop() {
             // Before it is sent: the broker may use the place at once.
-            owed.fetch_sub(1, Ordering::AcqRel);
+            owed.count.fetch_sub(1, Ordering::AcqRel);
+            owed.bytes.fetch_sub(bytes, Ordering::AcqRel);
             if client.manual_ack(ack).await.is_err() {
                 return;
             }

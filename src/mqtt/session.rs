@@ -11,12 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::acks::{self, Acks, TooMany};
 use super::publisher::Standing;
-use super::{AT_LEAST_ONCE_QUEUE, link::Hooks};
+use super::{REQUEST_QUEUE, link::Hooks};
 use crate::engine::port::{Ack, Delivery};
 use crate::wire::Properties;
-
-/// Requests that wait to be written to the socket.
-const REQUEST_QUEUE: usize = AT_LEAST_ONCE_QUEUE;
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -203,7 +200,7 @@ impl Session {
 
     fn deliver(&mut self, publish: rumqttc::mqttbytes::v5::Publish) -> Result<(), End> {
         let ack = match self.client.prepare_ack(&publish) {
-            Some(ack) => self.acks.owe(ack).map_err(|TooMany| End::Overrun)?,
+            Some(ack) => self.acks.owe(ack, publish.payload.len()).map_err(|TooMany| End::Overrun)?,
             None => Ack::none(),
         };
         let at_least_once = publish.qos != QoS::AtMostOnce;
