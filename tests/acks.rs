@@ -71,6 +71,17 @@ async fn reply(peer: &mut Peer) -> Reply {
     }
 }
 
+/// The reply to `message_id`; others, sent again after a connection was lost, are acknowledged and passed over.
+async fn reply_to(peer: &mut Peer, message_id: &str) -> Reply {
+    loop {
+        let reply = reply(peer).await;
+        if reply.in_reply_to == message_id {
+            return reply;
+        }
+        peer.puback(reply.packet).await;
+    }
+}
+
 async fn puback(peer: &mut Peer) -> u16 {
     match next(peer).await {
         Some(Packet::PubAck(puback)) => puback.packet_id,
@@ -205,16 +216,11 @@ async fn an_acknowledgement_of_an_earlier_connection_is_never_sent_on_a_new_one(
     let mut peer = greet(&script, true).await;
     held.execute_batch("ROLLBACK").unwrap();
     // The write is committed now, and its answer sent here; its acknowledgement belonged to the other connection.
-    let mut first = reply(&mut peer).await;
-    while first.in_reply_to != "write" {
-        peer.puback(first.packet).await;
-        first = reply(&mut peer).await;
-    }
+    let first = reply_to(&mut peer, "write").await;
     assert_eq!(first.body["status"], "ok", "{}", first.body);
     peer.puback(first.packet).await;
     ping(&mut peer, 77, "later").await;
-    let later = reply(&mut peer).await;
-    assert_eq!(later.in_reply_to, "later");
+    let later = reply_to(&mut peer, "later").await;
     peer.puback(later.packet).await;
     assert_eq!(puback(&mut peer).await, 77);
 
@@ -232,7 +238,7 @@ async fn an_acknowledgement_of_an_earlier_connection_is_never_sent_on_a_new_one(
     .with_packet_id(5)
     .with_dup(true);
     peer.publish_with(again).await;
-    let repeated = reply(&mut peer).await;
+    let repeated = reply_to(&mut peer, "write").await;
     assert_eq!(repeated.message_id, first.message_id);
     assert_eq!(repeated.body["payload"], first.body["payload"]);
     peer.puback(repeated.packet).await;
@@ -307,10 +313,6 @@ async fn a_broker_that_breaks_the_receive_maximum_loses_the_connection_and_not_t
     let mut peer = greet(&script, true).await;
     assert!(daemon.log().contains("Receive Maximum"), "{}", daemon.log());
     ping(&mut peer, 1, "after").await;
-    let mut after = reply(&mut peer).await;
-    while after.in_reply_to != "after" {
-        peer.puback(after.packet).await;
-        after = reply(&mut peer).await;
-    }
+    let after = reply_to(&mut peer, "after").await;
     assert_eq!(after.body["status"], "ok");
 }

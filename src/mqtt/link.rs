@@ -205,7 +205,8 @@ impl Link {
                 renewal.cancel();
                 run.await
             }
-            _ = renew.changed() => {
+            // An error means that the node is shutting down: it says goodbye first, and closes the link then.
+            Ok(()) = renew.changed() => {
                 renewal.cancel();
                 run.await
             }
