@@ -55,8 +55,15 @@ struct Told<'a> {
 /// Binds the socket with mode 0600, replacing the one that an earlier run left.
 ///
 /// # Errors
-/// When the file system refuses.
+/// When another process serves it, or the file system refuses.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    // A socket that nobody listens on refuses; one that is served must not be taken away from its owner.
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another orchd is running and serves this socket; stop it first, or give this one a state folder of its own",
+        ));
+    }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

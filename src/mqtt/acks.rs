@@ -5,45 +5,74 @@
 //! nowhere.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rumqttc::{AsyncClient, ManualAck};
 use tokio::sync::mpsc;
 
-use super::AT_LEAST_ONCE_QUEUE;
+use super::{AT_LEAST_ONCE_BYTES, AT_LEAST_ONCE_QUEUE, REQUEST_QUEUE};
 use crate::engine::port::Ack;
 
 /// Hands out numbers in the order of receipt.
 pub(super) struct Acks {
     next: u64,
-    done: mpsc::Sender<(u64, ManualAck)>,
+    owed: Arc<Owed>,
+    done: mpsc::Sender<(u64, Done)>,
 }
+
+/// An acknowledgement that may go out, and the weight of what it acknowledges.
+struct Done {
+    ack: ManualAck,
+    bytes: usize,
+}
+
+/// What has been received and not yet acknowledged.
+#[derive(Default)]
+struct Owed {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// More is unacknowledged than the broker may send.
+pub(super) struct TooMany;
 
 /// Makes the two ends: numbers for the poll task, and the task that sends.
 pub(super) fn channel(client: AsyncClient) -> (Acks, impl Future<Output = ()> + Send + 'static) {
     // As many as can be owed at a time, so that handing one in never finds it full.
     let (done, receiver) = mpsc::channel(AT_LEAST_ONCE_QUEUE);
-    (Acks { next: 0, done }, send_in_order(client, receiver))
+    let owed = Arc::new(Owed::default());
+    (Acks { next: 0, owed: owed.clone(), done }, send_in_order(client, receiver, owed))
 }
 
 impl Acks {
-    /// The acknowledgement of the delivery just received.
-    pub(super) fn owe(&mut self, ack: ManualAck) -> Ack {
+    /// The acknowledgement of the delivery just received. The count never exceeds the broker's own, so that one which
+    /// keeps to the Receive Maximum is never refused.
+    pub(super) fn owe(&mut self, ack: ManualAck, bytes: usize) -> Result<Ack, TooMany> {
+        let count = self.owed.count.fetch_add(1, Ordering::AcqRel);
+        let weight = self.owed.bytes.fetch_add(bytes, Ordering::AcqRel);
+        if count >= AT_LEAST_ONCE_QUEUE || (count >= REQUEST_QUEUE && weight >= AT_LEAST_ONCE_BYTES) {
+            return Err(TooMany);
+        }
         let number = self.next;
         self.next += 1;
         let (done, watched) = (self.done.clone(), self.done.clone());
         let complete = move || {
             // An error means that the connection is gone: the broker delivers the message again.
-            let _ = done.try_send((number, ack));
+            let _ = done.try_send((number, Done { ack, bytes }));
         };
-        Ack::new(complete, move || watched.is_closed())
+        Ok(Ack::new(complete, move || watched.is_closed()))
     }
 }
 
-async fn send_in_order(client: AsyncClient, mut done: mpsc::Receiver<(u64, ManualAck)>) {
+async fn send_in_order(client: AsyncClient, mut done: mpsc::Receiver<(u64, Done)>, owed: Arc<Owed>) {
     let mut window = Window::default();
-    while let Some((number, ack)) = done.recv().await {
-        window.insert(number, ack);
-        while let Some(ack) = window.pop() {
+    while let Some((number, item)) = done.recv().await {
+        window.insert(number, item);
+        while let Some(Done { ack, bytes }) = window.pop() {
+            // Before it is sent: the broker may use the place at once.
+            owed.count.fetch_sub(1, Ordering::AcqRel);
+            owed.bytes.fetch_sub(bytes, Ordering::AcqRel);
             if client.manual_ack(ack).await.is_err() {
                 return;
             }

@@ -23,6 +23,10 @@ const GOOD_AFTER: Duration = Duration::from_secs(60);
 /// First pause after someone else took the session over; doubled each time, up to the longest pause.
 const TAKEN_OVER_PAUSE: Duration = Duration::from_secs(5);
 
+/// Connections in a row that stood, and that the other side closed soon and without a word: not the broker being
+/// restarted, in which case some attempt finds nobody there, but most likely another client with the same name.
+const SUSPICIOUS: u32 = 3;
+
 /// What the node says of itself on a connection.
 pub trait Presence: Send + Sync {
     /// Published first on each new connection, in this order.
@@ -40,7 +44,7 @@ pub trait Presence: Send + Sync {
     /// There is no connection any more; `reason` is for people.
     fn disconnected(&self, reason: &str);
 
-    /// Another client connects with this node's client identifier.
+    /// Another client connects with this node's client identifier, or so it seems.
     fn duplicate_name(&self, times: u32);
 }
 
@@ -114,6 +118,7 @@ impl Link {
         };
         let mut backoff = pauses();
         let mut taken_over = 0u32;
+        let mut dropped_early = 0u32;
         while !close.is_cancelled() {
             let began = Instant::now();
             renew.mark_unchanged();
@@ -121,6 +126,7 @@ impl Link {
             if began.elapsed() >= GOOD_AFTER {
                 backoff = pauses();
                 taken_over = 0;
+                dropped_early = 0;
             }
             let pause = match end {
                 End::Closed if close.is_cancelled() => break,
@@ -140,9 +146,14 @@ impl Link {
                     hooks.presence.disconnected("the broker sent more than the Receive Maximum allows");
                     backoff.next().unwrap_or(longest)
                 }
-                End::Failed { reason, stood } => {
+                End::Failed { reason, stood, dropped } => {
                     hooks.metrics.connection_error();
                     hooks.presence.disconnected(&reason);
+                    // Some brokers (Mosquitto before 2.0.12) take a session over without saying so.
+                    dropped_early = if stood && dropped { dropped_early + 1 } else { 0 };
+                    if dropped_early >= SUSPICIOUS {
+                        hooks.presence.duplicate_name(dropped_early);
+                    }
                     if stood && began.elapsed() >= GOOD_AFTER {
                         shortest
                     } else {
@@ -166,11 +177,11 @@ impl Link {
     ) -> End {
         let options = match self.options(hooks).await {
             Ok(options) => options,
-            Err(reason) => return End::Failed { reason, stood: false },
+            Err(reason) => return End::Failed { reason, stood: false, dropped: false },
         };
         let session = match Session::new(options, self.filters.clone(), self.queues.clone(), hooks.clone()) {
             Ok(session) => session,
-            Err(reason) => return End::Failed { reason, stood: false },
+            Err(reason) => return End::Failed { reason, stood: false, dropped: false },
         };
         // Ended early to log in anew before the credentials end, or with files that have changed. The broker keeps the
         // session, so nothing is lost.

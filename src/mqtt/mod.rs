@@ -6,8 +6,8 @@
 //!
 //! - One task polls and does nothing else; it never waits on a channel.
 //! - Acknowledgements go out in the order of receipt, and only on the connection that brought the message.
-//! - QoS 1 deliveries have a channel that holds twice the Receive Maximum. If it is full all the same, the connection is
-//!   ended and made anew. QoS 0 deliveries that find their channel full are dropped and counted.
+//! - QoS 1 deliveries that are not acknowledged yet are bounded in number and weight, far above what the Receive Maximum
+//!   allows. A broker that exceeds that loses its connection, which is made anew. QoS 0 deliveries that find their channel full are dropped and counted.
 
 mod acks;
 mod client;
@@ -24,8 +24,16 @@ pub use publisher::Publisher;
 /// Receive Maximum that the node announces: commands that may be unacknowledged at the same time.
 pub const RECEIVE_MAXIMUM: u16 = 64;
 
-/// Room for QoS 1 deliveries. Twice the Receive Maximum, so that it cannot fill while the broker keeps its word.
-pub const AT_LEAST_ONCE_QUEUE: usize = 2 * RECEIVE_MAXIMUM as usize;
+/// Requests of ours that wait to be written to the socket.
+const REQUEST_QUEUE: usize = 2 * RECEIVE_MAXIMUM as usize;
+
+/// Most QoS 1 deliveries that are unacknowledged at the same time. A broker that keeps its word stays at
+/// [`RECEIVE_MAXIMUM`], but Mosquitto 2.0 resumes a session by sending all that it has queued (1,000 by default): to end
+/// the connection for that would only make it send the same again.
+pub const AT_LEAST_ONCE_QUEUE: usize = 4_096;
+
+/// What they may weigh together, in bytes, once they are more than twice the Receive Maximum.
+const AT_LEAST_ONCE_BYTES: usize = 32 << 20;
 
 /// Room for QoS 0 deliveries.
 pub const AT_MOST_ONCE_QUEUE: usize = 256;

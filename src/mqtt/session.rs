@@ -3,21 +3,18 @@
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{DisconnectReasonCode, RetainForwardRule};
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, SubscribeFilter,
+    AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, StateError, SubscribeFilter,
     SubscribeNoticeError,
 };
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::acks::{self, Acks};
+use super::acks::{self, Acks, TooMany};
 use super::publisher::Standing;
-use super::{AT_LEAST_ONCE_QUEUE, link::Hooks};
+use super::{REQUEST_QUEUE, link::Hooks};
 use crate::engine::port::{Ack, Delivery};
 use crate::wire::Properties;
-
-/// Requests that wait to be written to the socket.
-const REQUEST_QUEUE: usize = AT_LEAST_ONCE_QUEUE;
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -26,7 +23,7 @@ pub(super) enum End {
     Closed,
     /// Someone else connected with the same client identifier.
     TakenOver,
-    /// Our own queue was full: the broker sent more than its Receive Maximum allows.
+    /// The broker sent more than the Receive Maximum allows.
     Overrun,
     /// The broker or the network ended it, or there was never one.
     Failed {
@@ -34,7 +31,24 @@ pub(super) enum End {
         reason: String,
         /// Whether it had stood.
         stood: bool,
+        /// Whether the other side closed it without a word.
+        dropped: bool,
     },
+}
+
+fn disconnected(code: DisconnectReasonCode, stood: bool) -> End {
+    End::Failed { reason: format!("the broker disconnected: {code:?}"), stood, dropped: false }
+}
+
+fn is_dropped(error: &ConnectionError) -> bool {
+    use std::io::ErrorKind;
+    match error {
+        ConnectionError::MqttState(StateError::ConnectionAborted) => true,
+        ConnectionError::Io(error) | ConnectionError::MqttState(StateError::Io(error)) => {
+            matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)
+        }
+        _ => false,
+    }
 }
 
 /// Where deliveries go.
@@ -131,13 +145,21 @@ impl Session {
                 Ok(Event::Incoming(Incoming::Disconnect(disconnect))) => {
                     return match disconnect.reason_code {
                         DisconnectReasonCode::SessionTakenOver => End::TakenOver,
-                        code => End::Failed { reason: format!("the broker disconnected: {code:?}"), stood },
+                        code => disconnected(code, stood),
                     };
                 }
                 Ok(_) => {}
                 Err(ConnectionError::RequestsDone) => return End::Closed,
                 Err(_) if closing => return End::Closed,
-                Err(error) => return End::Failed { reason: error.to_string(), stood },
+                Err(ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. })) => {
+                    return match reason_code {
+                        DisconnectReasonCode::SessionTakenOver => End::TakenOver,
+                        code => disconnected(code, stood),
+                    };
+                }
+                Err(error) => {
+                    return End::Failed { reason: error.to_string(), stood, dropped: is_dropped(&error) };
+                }
             }
         }
     }
@@ -184,7 +206,7 @@ impl Session {
 
     fn deliver(&mut self, publish: rumqttc::mqttbytes::v5::Publish) -> Result<(), End> {
         let ack = match self.client.prepare_ack(&publish) {
-            Some(ack) => self.acks.owe(ack),
+            Some(ack) => self.acks.owe(ack, publish.payload.len()).map_err(|TooMany| End::Overrun)?,
             None => Ack::none(),
         };
         let at_least_once = publish.qos != QoS::AtMostOnce;

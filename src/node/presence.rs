@@ -59,6 +59,8 @@ pub(super) struct NodePresence {
     ready: mpsc::Sender<()>,
     told_ready: AtomicBool,
     connected_before: AtomicBool,
+    /// Another client has taken the name, and nobody has been told yet: there was no connection to tell it on.
+    duplicate_untold: AtomicBool,
     /// When the present connection was made.
     online_since: AtomicI64,
 }
@@ -78,6 +80,7 @@ impl NodePresence {
             ready,
             told_ready: AtomicBool::new(false),
             connected_before: AtomicBool::new(false),
+            duplicate_untold: AtomicBool::new(false),
             online_since: AtomicI64::new(started),
         }
     }
@@ -196,6 +199,12 @@ impl Presence for NodePresence {
         if let Some(engine) = self.state.engine() {
             engine.connected();
         }
+        if self.duplicate_untold.swap(false, Ordering::AcqRel) {
+            self.tell_error(
+                "duplicate_name",
+                "another client seems to connect with this node's client identifier",
+            );
+        }
         self.ready("serving");
         self.systemd.status("serving");
     }
@@ -215,8 +224,8 @@ impl Presence for NodePresence {
         tracing::error!(
             node = self.state.names().node(),
             times,
-            "another client connects with this node's client identifier: two nodes have the same name, rename one"
+            "another client seems to connect with this node's client identifier: two nodes have the same name, rename one"
         );
-        self.tell_error("duplicate_name", "another client connects with this node's client identifier");
+        self.duplicate_untold.store(true, Ordering::Release);
     }
 }

@@ -58,7 +58,10 @@ impl Client {
 
     /// The next message, which has to come.
     pub async fn next(&mut self) -> Publish {
-        within(self.incoming.recv()).await.expect("the connection ended before a message came")
+        match within(self.incoming.recv()).await {
+            Some(publish) => publish,
+            None => panic!("the connection ended before a message came: {:?}", (&mut self.polling).await),
+        }
     }
 
     /// The next message; `None` when the connection has ended. Waits for as long as it takes.

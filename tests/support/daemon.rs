@@ -39,12 +39,14 @@ pub struct DaemonOptions {
     pub set: Vec<String>,
     /// Further sections of its configuration; `node`, `broker` and `observe` are taken.
     pub extra: String,
+    /// A program and its arguments that starts the daemon in its own place: the command line follows them.
+    pub through: Vec<String>,
 }
 
 impl DaemonOptions {
     /// A node of this name with all defaults, but quick to connect again.
     pub fn new(name: &str, via: Via) -> Self {
-        Self { name: name.to_owned(), via, set: Vec::new(), extra: String::new() }
+        Self { name: name.to_owned(), via, set: Vec::new(), extra: String::new(), through: Vec::new() }
     }
 
     /// With one more `--set` flag.
@@ -256,8 +258,10 @@ impl Daemon {
         std::fs::write(self.config(), self.toml()).unwrap();
         let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log"));
         let log = log.unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_orchd"));
-        command.arg("run").arg("--config").arg(self.config());
+        let mut words = self.options.through.clone();
+        words.push(env!("CARGO_BIN_EXE_orchd").to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("run").arg("--config").arg(self.config());
         for assignment in &self.options.set {
             command.arg("--set").arg(assignment);
         }

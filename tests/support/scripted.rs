@@ -86,6 +86,13 @@ impl Peer {
         self.send_bytes(&bytes).await;
     }
 
+    /// As [`Peer::send`], to a client that may have closed the connection.
+    pub async fn try_send(&mut self, packet: Packet) -> std::io::Result<()> {
+        let mut bytes = BytesMut::new();
+        encode_packet_to_buffer(&packet, &mut bytes).unwrap();
+        within(self.reader.stream.write_all(&bytes)).await
+    }
+
     /// Sends bytes as they are, for what no packet may look like.
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
         within(self.reader.stream.write_all(bytes)).await.unwrap();

@@ -1,0 +1,191 @@
+//! A node whose file system is filled to the last byte says so, loses nothing that it answered, and goes on by itself
+//! once there is space again.
+//!
+//! The file system is an ext4 of its own in a mount namespace of its own, which only the node sees; the test reaches it
+//! through the node's `/proc` folder. It ends with the node.
+
+mod support;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use support::{Caller, Daemon, DaemonOptions, MosquittoOptions, Via, mosquitto, tool};
+
+/// Size of the file system.
+const BYTES: u64 = 48 << 20;
+
+/// Mounts the image `$0` on the state folder of the configuration `$4`, and becomes the daemon. The reserve of ext4 for
+/// root is off, so that full means full.
+const MOUNT: &str =
+    r#"state="$(dirname "$4")/state" && mkdir -p "$state" && mount -o loop "$0" "$state" && exec "$@""#;
+
+/// An empty ext4 in a file.
+fn image(folder: &Path) -> PathBuf {
+    let path = folder.join("disk.img");
+    std::fs::File::create(&path).unwrap().set_len(BYTES).unwrap();
+    let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&path).status().unwrap();
+    assert!(made.success());
+    path
+}
+
+/// Whether this user on this machine may mount a file at all; a container often forbids it, in CI too.
+fn can_mount(image: &Path, folder: &Path) -> bool {
+    let tried = Command::new("unshare")
+        .args(["-m", "mount", "-o", "loop"])
+        .args([image, folder])
+        .stderr(Stdio::null())
+        .status();
+    tried.is_ok_and(|status| status.success())
+}
+
+/// The state folder as the node sees it.
+fn state(daemon: &Daemon) -> PathBuf {
+    let inside = daemon.state_dir();
+    PathBuf::from(format!("/proc/{}/root", daemon.pid())).join(inside.strip_prefix("/").unwrap())
+}
+
+/// Takes every block that is left.
+fn fill(path: &Path) {
+    let mut file = std::fs::File::create(path).unwrap();
+    for block in [1 << 20, 4_096, 512, 1] {
+        let bytes = vec![7; block];
+        while file.write_all(&bytes).is_ok() {}
+        // What the page cache took must be on the disk, or it is not taken.
+        let _ = file.sync_all();
+    }
+}
+
+/// A copy of the ledger: SQLite does not find its way through `/proc`. Taken again when the node wrote meanwhile.
+fn ledger(daemon: &Daemon, folder: &Path) -> Connection {
+    let from = state(daemon).join("current");
+    let seen = || {
+        ["ledger.db", "ledger.db-wal"].map(|name| {
+            let found = std::fs::metadata(from.join(name)).unwrap();
+            (found.len(), found.modified().unwrap())
+        })
+    };
+    loop {
+        let before = seen();
+        for name in ["ledger.db", "ledger.db-wal"] {
+            std::fs::copy(from.join(name), folder.join(name)).unwrap();
+        }
+        if seen() == before {
+            return Connection::open(folder.join("ledger.db")).unwrap();
+        }
+    }
+}
+
+/// Stores one record; its id, or the error's code.
+async fn store(asker: &mut Caller, number: usize) -> Result<String, String> {
+    let content = format!("{number} {}", "full ".repeat(1_000));
+    let reply = asker.ask("memory/store", json!({ "content": content })).await;
+    match reply["status"].as_str() {
+        Some("ok") => Ok(reply["payload"]["id"].as_str().unwrap().to_owned()),
+        _ => Err(reply["error"]["code"].as_str().unwrap().to_owned()),
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_nothing_answered_is_lost_and_the_node_goes_on_when_there_is_space_again() {
+    for name in ["mkfs.ext4", "unshare", "mount"] {
+        if tool(name).is_none() {
+            return;
+        }
+    }
+    let disk = tempfile::tempdir().unwrap();
+    let image = image(disk.path());
+    let place = disk.path().join("place");
+    std::fs::create_dir(&place).unwrap();
+    if !can_mount(&image, &place) {
+        eprintln!("skipped: this machine does not let us mount a file system");
+        return;
+    }
+    let Some(broker) = mosquitto(MosquittoOptions::default()).await else { return };
+    let image = image.display().to_string();
+    let mut options =
+        DaemonOptions::new("full", Via::Plain(broker.addr())).set("ledger.reserve_bytes=2097152");
+    options.through = ["unshare", "-m", "sh", "-c", MOUNT, &image].map(str::to_owned).into();
+    let mut daemon = Daemon::start(options).await;
+    let pid = daemon.pid();
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
+
+    let mut kept = Vec::new();
+    for number in 0..50 {
+        kept.push(store(&mut asker, number).await.unwrap());
+    }
+    let filler = state(&daemon).join("filler");
+    fill(&filler);
+
+    // The log may still have room in blocks that it owns: some more may be kept, and what is answered so, is.
+    let mut number = 50;
+    loop {
+        match store(&mut asker, number).await {
+            Ok(id) => kept.push(id),
+            Err(code) => {
+                assert_eq!(code, "storage_full");
+                break;
+            }
+        }
+        number += 1;
+        assert!(number < 20_000, "the disk does not get full");
+    }
+    for _ in 0..20 {
+        number += 1;
+        match store(&mut asker, number).await {
+            Ok(id) => kept.push(id),
+            Err(code) => assert_eq!(code, "storage_full"),
+        }
+    }
+    let status = asker.ask_ok("node/status", json!({})).await;
+    assert_eq!(status["storage_full"], true, "{status}");
+    assert!(status["degraded"].as_array().unwrap().contains(&json!("storage")), "{status}");
+    daemon.until_metric("orchd_ledger_storage_full", |full| full == 1.0).await;
+    // What makes room works.
+    for id in kept.drain(..10) {
+        let forgotten = asker.ask_ok("memory/forget", json!({ "id": id })).await;
+        assert_eq!(forgotten["forgotten"], true);
+    }
+    let answered = kept.clone();
+    check(&daemon, &answered);
+
+    std::fs::remove_file(&filler).unwrap();
+    daemon.until_metric("orchd_ledger_storage_full", |full| full == 0.0).await;
+    kept.push(store(&mut asker, number + 1).await.expect("there is space again"));
+    let status = asker.ask_ok("node/status", json!({})).await;
+    assert_eq!(status["storage_full"], false, "{status}");
+    for id in &kept {
+        let record = asker.ask_ok("memory/get", json!({ "id": id })).await;
+        assert_eq!(record["id"], Value::from(id.as_str()));
+    }
+    // The index, which had no space either, has caught up.
+    let query = json!({ "text": "+full", "limit": 1, "consistency": "latest", "explain": true });
+    let mut found = asker.ask_ok("memory/query", query.clone()).await;
+    for _ in 0..20 {
+        if found["partial"] == false {
+            break;
+        }
+        found = asker.ask_ok("memory/query", query.clone()).await;
+    }
+    assert_eq!(found["total"].as_u64(), Some(kept.len() as u64), "{}", found["partial"]);
+    check(&daemon, &kept);
+    assert_eq!(daemon.pid(), pid);
+    daemon.terminate().await;
+    println!("{} stores answered ok, {} asked for", kept.len() + 10, number + 2);
+}
+
+/// Exactly these records are there, and the ledger is whole.
+fn check(daemon: &Daemon, kept: &[String]) {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = ledger(daemon, folder.path());
+    let mut statement = ledger.prepare("SELECT id FROM memory_record ORDER BY id").unwrap();
+    let there: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let mut kept = kept.to_vec();
+    kept.sort();
+    assert_eq!(there, kept);
+    let whole: String = ledger.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(whole, "ok");
+    orchd::ledger::audit::verify(&ledger).unwrap().expect("the audit chain is broken");
+}
