@@ -38,7 +38,11 @@ impl Engine {
                 else => return,
             };
             pulse.beat();
-            self.deliver(delivery).await;
+            // Its connection has ended, so the broker delivers it again: doing it now as well would only make a backlog
+            // of what is done twice.
+            if !delivery.ack.is_void() {
+                self.deliver(delivery).await;
+            }
         }
     }
 

@@ -69,7 +69,7 @@ impl Engine {
     async fn refuse_unless_known(&self, asked: Asked, fault: Fault) {
         let Some(key) = asked.key() else { return self.refuse(asked, fault) };
         match self.inner.ledger.read(move |connection| inbox::find(connection, &key)).await {
-            Ok(Some(inbox::Known::Answered(stored))) => self.reply_later(asked, stored),
+            Ok(Some(inbox::Known::Answered { stored, .. })) => self.reply_later(asked, stored),
             Err(conflict) if conflict.code == Code::Conflict => self.refuse(asked, conflict),
             _ => self.refuse(asked, fault),
         }

@@ -58,6 +58,16 @@ pub(super) struct Stored {
     pub made_at: Timestamp,
 }
 
+impl Route {
+    /// Whether a reply on `other` reaches the same asker in the same way.
+    pub(super) fn leads_where(&self, other: &Self) -> bool {
+        self.topic == other.topic
+            && self.correlation_data == other.correlation_data
+            && self.correlation_id == other.correlation_id
+            && self.encoding == other.encoding
+    }
+}
+
 impl Stored {
     pub(super) fn new(command: String, outcome: Outcome, made_at: Timestamp) -> Self {
         Self { reply_id: uuid::Uuid::new_v4().to_string(), command, outcome, made_at }
@@ -174,11 +184,15 @@ pub(super) fn release(unit: &Unit<'_>, id: i64) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The reply in row `id`.
-pub(super) fn load(connection: &Connection, id: i64) -> Result<Stored, Fault> {
-    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM outbox WHERE id = ?1"))?;
+/// The reply in row `id`, and where it is still to be published.
+pub(super) fn load(connection: &Connection, id: i64) -> Result<(Stored, Option<Route>), Fault> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {COLUMNS}, open FROM outbox WHERE id = ?1"))?;
     let mut rows = statement.query([id])?;
-    Ok(from_row(rows.next()?.ok_or_else(Fault::internal)?)?.stored)
+    let row = rows.next()?.ok_or_else(Fault::internal)?;
+    let open: bool = row.get(12)?;
+    let pending = from_row(row)?;
+    Ok((pending.stored, open.then_some(pending.route)))
 }
 
 /// A committed reply that is to be published.

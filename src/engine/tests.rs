@@ -151,6 +151,11 @@ impl Bench {
     }
 
     async fn send(&self, number: u32, topic: &str, payload: &str, id: Option<&str>) {
+        self.send_on(false, number, topic, payload, id).await;
+    }
+
+    /// With `void`, on a connection that has ended since.
+    async fn send_on(&self, void: bool, number: u32, topic: &str, payload: &str, id: Option<&str>) {
         let ack = self.ack.clone();
         let properties = Properties {
             response_topic: Some("orch/inbox/me/1".into()),
@@ -162,9 +167,12 @@ impl Bench {
             payload: Bytes::copy_from_slice(payload.as_bytes()),
             properties,
             retained: false,
-            ack: Ack::new(move || {
-                let _ = ack.send(number);
-            }),
+            ack: Ack::new(
+                move || {
+                    let _ = ack.send(number);
+                },
+                move || void,
+            ),
         };
         self.deliveries.send(delivery).await.unwrap();
     }
@@ -243,6 +251,31 @@ async fn what_the_broker_did_not_take_is_published_on_the_next_connection_and_af
     assert_eq!(answers.each_ref().map(|reply| reply.command.as_str()), ["parrot/learn", "parrot/say"]);
     assert_eq!(answers[0].in_reply_to.as_deref(), Some("m1"));
     assert_eq!(answers[0].status, Status::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_on_a_connection_that_has_ended_is_left_to_be_delivered_again() {
+    let mut bench = Bench::new().await;
+    for number in 0..200 {
+        let payload = format!(r#"{{"word":"{number}"}}"#);
+        bench.send_on(true, number, "orch/n1/parrot/learn", &payload, None).await;
+    }
+    assert_eq!(code(&bench.ask("orch/n1/parrot/learn", r#"{"word":"a"}"#, None).await), "ok");
+    assert_eq!(bench.parrot.effects.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeats_do_not_pile_up_while_the_answer_is_on_its_way() {
+    let mut bench = Bench::new().await;
+    bench.broker.connected.store(false, Ordering::SeqCst);
+    for number in 0..20 {
+        bench.send(number, "orch/n1/parrot/learn", r#"{"word":"a"}"#, Some("m1")).await;
+        assert_eq!(bench.next_ack().await, number);
+    }
+    assert_eq!(bench.engine.outbox_open(), 1);
+    bench.broker.connected.store(true, Ordering::SeqCst);
+    bench.engine.connected();
+    assert_eq!(code(&bench.next().await), "ok");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

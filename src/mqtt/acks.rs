@@ -30,11 +30,12 @@ impl Acks {
     pub(super) fn owe(&mut self, ack: ManualAck) -> Ack {
         let number = self.next;
         self.next += 1;
-        let done = self.done.clone();
-        Ack::new(move || {
+        let (done, watched) = (self.done.clone(), self.done.clone());
+        let complete = move || {
             // An error means that the connection is gone: the broker delivers the message again.
             let _ = done.try_send((number, ack));
-        })
+        };
+        Ack::new(complete, move || watched.is_closed())
     }
 }
 

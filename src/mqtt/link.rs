@@ -138,7 +138,7 @@ impl Link {
                 End::Overrun => {
                     hooks.metrics.connection_error();
                     hooks.presence.disconnected("the broker sent more than the Receive Maximum allows");
-                    shortest
+                    backoff.next().unwrap_or(longest)
                 }
                 End::Failed { reason, stood } => {
                     hooks.metrics.connection_error();

@@ -2,7 +2,10 @@
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{DisconnectReasonCode, RetainForwardRule};
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, SubscribeFilter};
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, SubscribeFilter,
+    SubscribeNoticeError,
+};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -155,9 +158,10 @@ impl Session {
         let (client, hooks, over) = (self.client.clone(), self.hooks.clone(), self.over.clone());
         tokio::spawn(async move {
             let subscribed = async {
+                // An error of another kind than a refusal means that the connection has ended, which its poll reports.
                 let notice =
-                    client.subscribe_many_tracked(filters).await.map_err(|error| error.to_string())?;
-                notice.wait_completion_async().await.map_err(|error| error.to_string())
+                    client.subscribe_many_tracked(filters).await.map_err(|_| SubscribeNoticeError::Recv)?;
+                notice.wait_completion_async().await
             };
             tokio::select! {
                 () = over.cancelled() => {}
@@ -168,10 +172,11 @@ impl Session {
                         }
                         hooks.connected(session_present);
                     }
-                    Err(reason) => {
-                        tracing::error!(reason, "the broker refused the subscriptions; check its access rules");
+                    Err(SubscribeNoticeError::V5SubAckFailure(codes)) => {
+                        tracing::error!(?codes, "the broker refused the subscriptions; check its access rules");
                         hooks.subscriptions_refused();
                     }
+                    Err(error) => tracing::debug!(%error, "the connection ended before the subscriptions were made"),
                 },
             }
         });

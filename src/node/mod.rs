@@ -4,6 +4,7 @@
 //! shutdown: nothing new is admitted, handlers finish, the outbox is flushed, `offline` is published and acknowledged,
 //! the link says goodbye, the ledger closes. It takes at most 5 s, with the broker gone too.
 
+mod declared;
 mod presence;
 mod service;
 mod settings;
@@ -33,6 +34,8 @@ use crate::observe::systemd::Systemd;
 use crate::observe::{Condition, Health, Metrics, http};
 use crate::wire::topic::Target;
 use crate::wire::{Fault, Names};
+
+pub use declared::{EventDeclaration, event_declarations};
 
 use presence::NodePresence;
 use state::NodeState;

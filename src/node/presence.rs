@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -17,26 +18,37 @@ use crate::observe::Condition;
 use crate::observe::systemd::Systemd;
 
 /// Retained on `events/capabilities`: what the node can do.
-#[derive(Serialize)]
-struct Capabilities {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Capabilities {
+    /// The node's name.
     node: String,
+    /// The program's version.
     version: &'static str,
+    /// Content types that it reads and answers in.
     encodings: [&'static str; 2],
+    /// Its commands, by name.
     commands: Vec<Capability>,
 }
 
-#[derive(Serialize)]
+/// One command.
+#[derive(Serialize, JsonSchema)]
 struct Capability {
+    /// Service and verb.
     command: String,
+    /// `read`, `write` or `job`.
     kind: &'static str,
+    /// Whether a signature will be asked for once the node checks them.
     sensitive: bool,
 }
 
 /// Told on `events/errors`.
-#[derive(Serialize)]
-struct ErrorEvent<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ErrorEvent<'a> {
+    /// What happened: `duplicate_name`, `subscriptions_refused`, `storage_full` or `storage_recovered`.
     error: &'static str,
+    /// For people.
     message: &'a str,
+    /// When.
     timestamp: Timestamp,
 }
 

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::fault::{Code, Fault};
 
-/// Deepest nesting that is accepted, the same for both encodings (serde_json's own limit is 128).
+/// Deepest nesting of CBOR that is accepted. For JSON serde_json's own limit of 128 holds.
 pub(super) const MAX_DEPTH: usize = 100;
 
 /// How a message is written.
