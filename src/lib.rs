@@ -11,6 +11,7 @@
 //! - [`conscience`] judges actions by rules.
 //! - [`observe`] says how things are: metrics, health, logs.
 //! - [`config`] is what the operator wrote, checked.
+//! - [`topics`] writes the interface down: AsyncAPI, JSON Schemas, access rules.
 //! - [`broker`] is the embedded broker of the demo, of small sites, and of the tests.
 //!
 //! Imports point one way: cli → node → mqtt, engine, services → ledger, wire.
@@ -28,4 +29,5 @@ pub mod mqtt;
 pub mod node;
 pub mod observe;
 pub mod tls;
+pub mod topics;
 pub mod wire;

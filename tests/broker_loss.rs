@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Asker, Daemon, DaemonOptions, Link, Mosquitto, MosquittoOptions, Via, mosquitto, within};
+use support::{Caller, Daemon, DaemonOptions, Link, Mosquitto, MosquittoOptions, Via, mosquitto, within};
 use tokio::time::Instant;
 
 /// How long it may take until a node serves again after its broker has come back.
@@ -27,7 +27,7 @@ fn stored(daemon: &Daemon) -> BTreeSet<String> {
 }
 
 /// Sends `count` stores whose answers stay in the link: returns when all are committed.
-async fn store_without_being_answered(asker: &Asker, daemon: &mut Daemon, link: &Link, count: usize) {
+async fn store_without_being_answered(asker: &Caller, daemon: &mut Daemon, link: &Link, count: usize) {
     link.delay(Duration::from_secs(2));
     for number in 0..count {
         let content = json!({ "content": format!("kept {number}") });
@@ -40,7 +40,7 @@ async fn store_without_being_answered(asker: &Asker, daemon: &mut Daemon, link: 
 }
 
 /// All answers to `count` stores, each `ok`; a repeated answer has to be the same.
-async fn answers(asker: &mut Asker, count: usize) -> BTreeMap<String, Value> {
+async fn answers(asker: &mut Caller, count: usize) -> BTreeMap<String, Value> {
     let mut answers = BTreeMap::new();
     while answers.len() < count {
         let reply = asker.next().await;
@@ -63,7 +63,7 @@ async fn what_was_accepted_is_answered_after_the_broker_came_back_with_its_sessi
     let Some(mut broker) = broker(options).await else { return };
     let link = Link::to(broker.addr()).await;
     let mut daemon = Daemon::start(DaemonOptions::new("keeper", Via::Plain(link.addr()))).await;
-    let asker = Asker::connect(broker.addr(), "kept", &daemon).await;
+    let asker = Caller::connect(broker.addr(), "kept", &daemon).await;
     store_without_being_answered(&asker, &mut daemon, &link, 40).await;
     // These the broker has accepted for the node, and keeps.
     for number in 40..60 {
@@ -73,7 +73,7 @@ async fn what_was_accepted_is_answered_after_the_broker_came_back_with_its_sessi
     asker.client.disconnect().await;
     broker.stop().await;
     broker.start().await;
-    let mut asker = Asker::connect(broker.addr(), "kept", &daemon).await;
+    let mut asker = Caller::connect(broker.addr(), "kept", &daemon).await;
     link.mend();
     answers(&mut asker, 60).await;
     assert_eq!(stored(&daemon).len(), 60);
@@ -85,12 +85,12 @@ async fn what_was_accepted_is_answered_after_the_broker_came_back_without_its_se
     let Some(mut broker) = broker(MosquittoOptions::default()).await else { return };
     let link = Link::to(broker.addr()).await;
     let mut daemon = Daemon::start(DaemonOptions::new("keeper", Via::Plain(link.addr()))).await;
-    let asker = Asker::connect(broker.addr(), "lost", &daemon).await;
+    let asker = Caller::connect(broker.addr(), "lost", &daemon).await;
     store_without_being_answered(&asker, &mut daemon, &link, 40).await;
     asker.client.kill().await;
     broker.stop().await;
     broker.start().await;
-    let mut asker = Asker::connect(broker.addr(), "lost", &daemon).await;
+    let mut asker = Caller::connect(broker.addr(), "lost", &daemon).await;
     link.mend();
     answers(&mut asker, 40).await;
     // A repeat is not done again.
@@ -109,7 +109,7 @@ async fn a_broker_that_resumes_a_session_with_all_it_has_queued_is_served_and_no
     daemon.terminate().await;
     // Far more than the Receive Maximum: Mosquitto 2.0 sends them all at once when the node is killed and comes back.
     let count = 900;
-    let mut asker = Asker::connect(broker.addr(), "asker", &daemon).await;
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
     for number in 0..count {
         let content = json!({ "content": format!("late {number}") });
         asker.send(&format!("store-{number}"), "memory/store", &content).await;
@@ -138,7 +138,7 @@ async fn subscriptions_are_back_within_ten_seconds_whether_the_session_was_kept_
         broker.start().await;
         let started = Instant::now();
         daemon.ready().await;
-        let mut asker = Asker::connect(broker.addr(), "asker", &daemon).await;
+        let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
         asker.ask_ok("node/ping", json!({})).await;
         assert!(started.elapsed() < BACK_WITHIN, "{:?}", started.elapsed());
     }
@@ -158,7 +158,7 @@ async fn a_link_that_has_fallen_silent_is_noticed_by_keep_alive_and_made_anew() 
         .await;
     link.mend();
     daemon.ready().await;
-    let mut asker = Asker::connect(broker.addr(), "asker", &daemon).await;
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
     asker.ask_ok("node/ping", json!({})).await;
 }
 
@@ -168,7 +168,7 @@ async fn replies_that_the_broker_refuses_are_counted_and_hold_up_nobody() {
     let options = MosquittoOptions { acl: Some(acl), ..MosquittoOptions::default() };
     let Some(broker) = broker(options).await else { return };
     let mut daemon = Daemon::start(DaemonOptions::new("patient", Via::Plain(broker.addr()))).await;
-    let mut good = Asker::connect(broker.addr(), "good", &daemon).await;
+    let mut good = Caller::connect(broker.addr(), "good", &daemon).await;
     for number in 0..64 {
         let (command, payload) = match number % 2 {
             0 => ("node/ping", json!({})),
@@ -193,7 +193,7 @@ async fn replies_that_the_broker_refuses_are_counted_and_hold_up_nobody() {
 #[tokio::test]
 async fn a_second_node_of_the_same_name_is_reported_and_the_two_do_not_fight() {
     let Some(broker) = broker(MosquittoOptions::default()).await else { return };
-    let mut asker = Asker::connect_to(broker.addr(), "witness", "twin").await;
+    let mut asker = Caller::connect_to(broker.addr(), "witness", "twin").await;
     asker.client.subscribe("orch/twin/events/errors").await.unwrap();
     let options = default_pauses(DaemonOptions::new("twin", Via::Plain(broker.addr())));
     let mut first = Daemon::start(options.clone()).await;
@@ -229,7 +229,7 @@ async fn a_second_node_of_the_same_name_is_reported_and_the_two_do_not_fight() {
 async fn a_node_stops_in_time_while_connected() {
     let Some(broker) = broker(MosquittoOptions::default()).await else { return };
     let mut daemon = Daemon::start(DaemonOptions::new("mortal", Via::Plain(broker.addr()))).await;
-    let asker = Asker::connect(broker.addr(), "witness", &daemon).await;
+    let asker = Caller::connect(broker.addr(), "witness", &daemon).await;
     asker.client.subscribe("orch/mortal/events/status").await.unwrap();
     daemon.terminate().await;
     let mut asker = asker;
@@ -283,7 +283,7 @@ async fn a_node_stops_in_time_before_it_has_ever_connected() {
 async fn a_node_stops_in_time_with_commands_in_flight_and_answers_them_after_the_next_start() {
     let Some(broker) = broker(MosquittoOptions::default()).await else { return };
     let mut daemon = Daemon::start(DaemonOptions::new("mortal", Via::Plain(broker.addr()))).await;
-    let mut asker = Asker::connect(broker.addr(), "asker", &daemon).await;
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
     let count = 200;
     for number in 0..count {
         let content = json!({ "content": format!("in flight {number}") });

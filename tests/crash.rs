@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use support::daemon::{Daemon, DaemonOptions, Via};
-use support::{Asker, MosquittoOptions, mosquitto, within};
+use support::{Caller, MosquittoOptions, mosquitto, within};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -35,10 +35,10 @@ struct Answered {
 
 /// Stores until told to stop, then waits for what is open. Each command is sent until it is answered.
 async fn store(
-    mut asker: Asker,
+    mut asker: Caller,
     progress: watch::Sender<usize>,
     stop: watch::Receiver<bool>,
-) -> (Asker, Answered) {
+) -> (Caller, Answered) {
     let mut known = Answered::default();
     let mut open: BTreeMap<u64, Instant> = BTreeMap::new();
     let mut next = 0;
@@ -68,7 +68,7 @@ async fn store(
     }
 }
 
-async fn send(asker: &Asker, number: u64) {
+async fn send(asker: &Caller, number: u64) {
     let content = format!("survivor number{number}");
     asker.send(&format!("store-{number}"), "memory/store", &json!({ "content": content })).await;
 }
@@ -88,7 +88,7 @@ fn take(reply: &Value, open: &mut BTreeMap<u64, Instant>, known: &mut Answered) 
 }
 
 /// What the search index says of the records: how many there are in all, and which those are that we look at.
-async fn found(asker: &mut Asker) -> (u64, Vec<String>) {
+async fn found(asker: &mut Caller) -> (u64, Vec<String>) {
     let query = json!({ "text": "+survivor", "limit": 100, "consistency": "latest", "explain": true });
     let answer = asker.ask_ok("memory/query", query).await;
     assert_eq!(answer["partial"], false, "{answer}");
@@ -99,7 +99,7 @@ async fn found(asker: &mut Asker) -> (u64, Vec<String>) {
 }
 
 /// Each record can be found by the one word that only it has.
-async fn is_found(asker: &mut Asker, number: u64, record: &str) {
+async fn is_found(asker: &mut Caller, number: u64, record: &str) {
     let query = json!({ "text": format!("+number{number}"), "consistency": "latest" });
     let answer = asker.ask_ok("memory/query", query).await;
     let hits = answer["hits"].as_array().unwrap();
@@ -137,7 +137,7 @@ async fn nothing_answered_is_lost_and_nothing_is_done_twice_however_often_the_no
     let mut random = fastrand::Rng::with_seed(seed);
 
     let mut daemon = Daemon::start(DaemonOptions::new("phoenix", Via::Plain(broker.addr()))).await;
-    let asker = Asker::connect(broker.addr(), "survivor", &daemon).await;
+    let asker = Caller::connect(broker.addr(), "survivor", &daemon).await;
     let (progress, mut stored) = watch::channel(0);
     let (stop, stopping) = watch::channel(false);
     let storing = tokio::spawn(store(asker, progress, stopping));

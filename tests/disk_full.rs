@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use support::{Asker, Daemon, DaemonOptions, MosquittoOptions, Via, mosquitto, tool};
+use support::{Caller, Daemon, DaemonOptions, MosquittoOptions, Via, mosquitto, tool};
 
 /// Size of the file system.
 const BYTES: u64 = 48 << 20;
@@ -79,7 +79,7 @@ fn ledger(daemon: &Daemon, folder: &Path) -> Connection {
 }
 
 /// Stores one record; its id, or the error's code.
-async fn store(asker: &mut Asker, number: usize) -> Result<String, String> {
+async fn store(asker: &mut Caller, number: usize) -> Result<String, String> {
     let content = format!("{number} {}", "full ".repeat(1_000));
     let reply = asker.ask("memory/store", json!({ "content": content })).await;
     match reply["status"].as_str() {
@@ -110,7 +110,7 @@ async fn a_full_disk_is_said_nothing_answered_is_lost_and_the_node_goes_on_when_
     options.through = ["unshare", "-m", "sh", "-c", MOUNT, &image].map(str::to_owned).into();
     let mut daemon = Daemon::start(options).await;
     let pid = daemon.pid();
-    let mut asker = Asker::connect(broker.addr(), "asker", &daemon).await;
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
 
     let mut kept = Vec::new();
     for number in 0..50 {

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
-use support::{Asker, Daemon, DaemonOptions, Mosquitto, MosquittoOptions, Via, mosquitto};
+use support::{Caller, Daemon, DaemonOptions, Mosquitto, MosquittoOptions, Via, mosquitto};
 
 /// Runs the program with this configuration, as another process; it has to end by itself.
 fn orchd(config: &Path, words: &[&str]) -> Output {
@@ -81,7 +81,7 @@ async fn a_ledger_of_schema_1_is_migrated_a_copy_is_put_aside_and_nothing_in_it_
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema-1.db");
     std::fs::copy(fixture, state.join("gen-1/ledger.db")).unwrap();
 
-    let mut asker = Asker::connect(broker.addr(), "old", &daemon).await;
+    let mut asker = Caller::connect(broker.addr(), "old", &daemon).await;
     daemon.start_again().await;
     // What waited to be sent is.
     let waited = asker.reply_to("old-1").await;
@@ -111,7 +111,7 @@ async fn a_ledger_of_schema_1_is_migrated_a_copy_is_put_aside_and_nothing_in_it_
 #[tokio::test]
 async fn an_index_that_is_gone_is_made_anew_from_the_ledger() {
     let Some((broker, mut daemon)) = node("finder").await else { return };
-    let mut asker = Asker::connect(broker.addr(), "asker", &daemon).await;
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
     for number in 0..30 {
         asker.ask_ok("memory/store", json!({ "content": format!("findable number{number}") })).await;
     }
@@ -128,7 +128,7 @@ async fn an_index_that_is_gone_is_made_anew_from_the_ledger() {
 #[tokio::test]
 async fn a_job_that_a_crash_interrupts_is_taken_up_again_and_answered_once() {
     let Some((broker, mut daemon)) = node("worker").await else { return };
-    let mut asker = Asker::connect(broker.addr(), "asker", &daemon).await;
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
     for number in 0..50 {
         asker.ask_ok("memory/store", json!({ "content": format!("record number{number}") })).await;
     }

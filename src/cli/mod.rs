@@ -18,6 +18,7 @@ mod nodes;
 pub mod profile;
 mod run;
 mod token;
+mod topics;
 mod watch;
 
 use std::ffi::OsString;
@@ -88,7 +89,6 @@ pub struct Shared {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 enum Command {
     Evaluate(ask::Evaluate),
     Remember(ask::Remember),
@@ -105,6 +105,7 @@ enum Command {
     Broker(broker::Args),
     Ledger(ledger::Args),
     Token(token::Args),
+    Topics(topics::Args),
     Completions(completions::Args),
 }
 
@@ -135,6 +136,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Broker(args) => args.run(&cli.shared),
         Command::Ledger(args) => args.run(&cli.shared),
         Command::Token(args) => args.run(),
+        Command::Topics(args) => args.run(),
         Command::Completions(args) => args.run(),
     };
     exit.into()

@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::outbox::{self, Stored};
+use super::outbox::{self, Route, Stored};
 use crate::clock::Timestamp;
 use crate::ledger::Unit;
 use crate::wire::{Code, Fault};
@@ -21,9 +21,10 @@ pub(super) struct Key {
 
 /// What is known of a command.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it at a time")]
 pub(super) enum Known {
-    /// It took effect, and this was the answer.
-    Answered(Stored),
+    /// It took effect, and this was the answer; `on_its_way` to this route when it is still to be published there.
+    Answered { stored: Stored, on_its_way: Option<Route> },
     /// It is a job that has not finished.
     Running { job: String },
 }
@@ -54,7 +55,10 @@ pub(super) fn find(connection: &Connection, key: &Key) -> Result<Option<Known>, 
         ));
     }
     match (reply, job) {
-        (Some(reply), _) => Ok(Some(Known::Answered(outbox::load(connection, reply)?))),
+        (Some(reply), _) => {
+            let (stored, on_its_way) = outbox::load(connection, reply)?;
+            Ok(Some(Known::Answered { stored, on_its_way }))
+        }
         (None, Some(job)) => Ok(Some(Known::Running { job })),
         (None, None) => Err(Fault::internal()),
     }

@@ -13,15 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::asked::{Asked, Channel};
 use super::command::{Call, Handler};
+use super::dispatch::guarded;
 use super::outbox::{self, Route, Stored};
 use super::transaction::pending;
-use super::{Engine, guarded, inbox};
+use super::{Engine, inbox};
 use crate::clock::Timestamp;
 use crate::ledger::{Unit, Work, audit};
 use crate::wire::{Code, Encoding, Fault, Outcome, Payload, Reply, Status};
 
 /// How far a job is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Step {
     /// Parts done.
     pub done: u64,
@@ -102,11 +103,15 @@ pub struct Job {
 }
 
 /// What is told on `events/jobs`.
-#[derive(Serialize)]
-struct News<'a> {
+#[derive(Serialize, JsonSchema)]
+pub struct News<'a> {
+    /// The job's id.
     job_id: &'a str,
+    /// Service and verb.
     command: &'a str,
+    /// As in [`Job::state`].
     state: &'a str,
+    /// How far it is, while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<Step>,
 }

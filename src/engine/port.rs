@@ -23,12 +23,20 @@ pub struct Delivery {
 
 /// The acknowledgement that a delivery owes the broker. Dropping it leaves the message with the broker, which delivers
 /// it again on the next connection.
-pub struct Ack(Option<Box<dyn FnOnce() + Send>>);
+pub struct Ack(Option<Owed>);
+
+struct Owed {
+    complete: Box<dyn FnOnce() + Send>,
+    is_void: Box<dyn Fn() -> bool + Send>,
+}
 
 impl Ack {
-    /// An acknowledgement that runs `complete`, which must not block.
-    pub fn new(complete: impl FnOnce() + Send + 'static) -> Self {
-        Self(Some(Box::new(complete)))
+    /// An acknowledgement that runs `complete`, which must not block. `is_void` says whether its connection has ended.
+    pub fn new(
+        complete: impl FnOnce() + Send + 'static,
+        is_void: impl Fn() -> bool + Send + 'static,
+    ) -> Self {
+        Self(Some(Owed { complete: Box::new(complete), is_void: Box::new(is_void) }))
     }
 
     /// For QoS 0, which needs none.
@@ -37,10 +45,16 @@ impl Ack {
         Self(None)
     }
 
+    /// Whether the broker will deliver the message again whatever happens to it here.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        self.0.as_ref().is_some_and(|owed| (owed.is_void)())
+    }
+
     /// The message will not be needed again.
     pub fn complete(self) {
-        if let Some(complete) = self.0 {
-            complete();
+        if let Some(owed) = self.0 {
+            (owed.complete)();
         }
     }
 }

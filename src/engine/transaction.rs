@@ -29,6 +29,8 @@ enum Done {
     Accepted,
     /// It was done before; this was the answer.
     Repeated(Stored),
+    /// It was done before, and the answer is on its way to where it is wanted.
+    OnItsWay(Stored),
 }
 
 /// A write or the acceptance of a job, as the ledger's writer runs it.
@@ -48,7 +50,10 @@ impl Transaction {
         let key = self.asked.key();
         if let Some(key) = &key {
             match inbox::find(unit, key)? {
-                Some(Known::Answered(stored)) => return Ok(Done::Repeated(stored)),
+                Some(Known::Answered { stored, on_its_way }) => {
+                    let there_already = on_its_way.is_some_and(|route| route.leads_where(&self.asked.route));
+                    return Ok(if there_already { Done::OnItsWay(stored) } else { Done::Repeated(stored) });
+                }
                 Some(Known::Running { job }) => {
                     let outcome = jobs::still_running(&job)?;
                     return Ok(Done::Repeated(Stored::new(self.asked.command.clone(), outcome, unit.now())));
@@ -117,7 +122,7 @@ impl Work for Transaction {
     fn audit(&self, result: &Result<(), Fault>) -> Option<audit::Entry> {
         let outcome = match (result, &self.done) {
             (Err(fault), _) => fault.code.as_str(),
-            (Ok(()), Some(Done::Repeated(_))) => "repeated",
+            (Ok(()), Some(Done::Repeated(_) | Done::OnItsWay(_))) => "repeated",
             (Ok(()), Some(Done::Accepted)) => "accepted",
             (Ok(()), _) => "ok",
         };
@@ -144,6 +149,10 @@ impl Work for Transaction {
             (Ok(()), Some(Done::Repeated(stored))) => {
                 engine.count(&asked, "repeated");
                 engine.reply_later(asked, stored);
+            }
+            (Ok(()), Some(Done::OnItsWay(stored))) => {
+                engine.count(&asked, "repeated");
+                asked.answered(&engine, stored, None);
             }
             (Ok(()), None) => engine.reply_fault(asked, Fault::internal()),
             (Err(fault), _) => engine.reply_fault(asked, fault),

@@ -56,11 +56,12 @@ impl Acks {
         }
         let number = self.next;
         self.next += 1;
-        let done = self.done.clone();
-        Ok(Ack::new(move || {
+        let (done, watched) = (self.done.clone(), self.done.clone());
+        let complete = move || {
             // An error means that the connection is gone: the broker delivers the message again.
             let _ = done.try_send((number, Done { ack, bytes }));
-        }))
+        };
+        Ok(Ack::new(complete, move || watched.is_closed()))
     }
 }
 

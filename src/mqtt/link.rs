@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use rumqttc::LastWill;
 use rumqttc::mqttbytes::QoS;
+use rumqttc::{LastWill, MqttOptions};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use super::session::{End, Queues, Session};
 use super::{AT_LEAST_ONCE_QUEUE, AT_MOST_ONCE_QUEUE};
 use crate::clock::Clock;
 use crate::engine::port::{Delivery, Outgoing};
-use crate::observe::Metrics;
+use crate::observe::{Metrics, Pulse};
 
 /// A connection that lasted this long counts as good: the next failure begins with a short pause again.
 const GOOD_AFTER: Duration = Duration::from_secs(60);
@@ -55,6 +55,8 @@ pub struct Hooks {
     pub presence: Arc<dyn Presence>,
     /// Figures.
     pub metrics: Metrics,
+    /// Beats while the poll task makes progress.
+    pub pulse: Arc<Pulse>,
 }
 
 impl Hooks {
@@ -142,7 +144,7 @@ impl Link {
                 End::Overrun => {
                     hooks.metrics.connection_error();
                     hooks.presence.disconnected("the broker sent more than the Receive Maximum allows");
-                    shortest
+                    backoff.next().unwrap_or(longest)
                 }
                 End::Failed { reason, stood, dropped } => {
                     hooks.metrics.connection_error();
@@ -173,43 +175,53 @@ impl Link {
         close: &CancellationToken,
         renew: &mut watch::Receiver<u64>,
     ) -> End {
-        let will = hooks.presence.will();
-        let last_will = LastWill::new(
-            will.topic,
-            will.payload.to_vec(),
-            if will.at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce },
-            will.retain,
-            None,
-        );
-        let (options, now) = (self.options.clone(), self.clock.now());
-        let built = tokio::task::spawn_blocking(move || options.build(Some(last_will), now)).await;
-        let built = match built {
-            Ok(Ok(built)) => built,
-            Ok(Err(error)) => return End::Failed { reason: error.to_string(), stood: false, dropped: false },
-            Err(error) => return End::Failed { reason: error.to_string(), stood: false, dropped: false },
+        let options = match self.options(hooks).await {
+            Ok(options) => options,
+            Err(reason) => return End::Failed { reason, stood: false, dropped: false },
         };
-        let session = match Session::new(built, self.filters.clone(), self.queues.clone(), hooks.clone()) {
+        let session = match Session::new(options, self.filters.clone(), self.queues.clone(), hooks.clone()) {
             Ok(session) => session,
             Err(reason) => return End::Failed { reason, stood: false, dropped: false },
         };
         // Ended early to log in anew before the credentials end, or with files that have changed. The broker keeps the
         // session, so nothing is lost.
         let this = close.child_token();
-        let renewal = this.clone();
-        let renew_after = self.options.renew_after();
-        let run = session.run(&self.standing, this);
+        let run = session.run(&self.standing, this.clone());
         tokio::pin!(run);
         tokio::select! {
-            end = &mut run => end,
-            () = due(renew_after) => {
-                renewal.cancel();
-                run.await
+            end = &mut run => return end,
+            () = due(self.options.renew_after()) => {}
+            () = self.usable_renewal(hooks, renew) => {}
+        }
+        this.cancel();
+        run.await
+    }
+
+    /// Resolves when a new connection is asked for and the files that it needs can be used. Until then the present one
+    /// stays.
+    async fn usable_renewal(&self, hooks: &Hooks, renew: &mut watch::Receiver<u64>) {
+        loop {
+            if renew.changed().await.is_err() {
+                // Nobody is left who could ask.
+                std::future::pending::<()>().await;
             }
-            // An error means that the node is shutting down: it says goodbye first, and closes the link then.
-            Ok(()) = renew.changed() => {
-                renewal.cancel();
-                run.await
+            match self.options(hooks).await {
+                Ok(_) => return,
+                Err(reason) => tracing::error!(reason, "the present connection is kept"),
             }
+        }
+    }
+
+    /// The library's options, from files as they are now.
+    async fn options(&self, hooks: &Hooks) -> Result<MqttOptions, String> {
+        let will = hooks.presence.will();
+        let qos = if will.at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+        let last_will = LastWill::new(will.topic, will.payload.to_vec(), qos, will.retain, None);
+        let (options, now) = (self.options.clone(), self.clock.now());
+        match tokio::task::spawn_blocking(move || options.build(Some(last_will), now)).await {
+            Ok(Ok(options)) => Ok(options),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     }
 }

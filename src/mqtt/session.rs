@@ -4,6 +4,7 @@ use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{DisconnectReasonCode, RetainForwardRule};
 use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, StateError, SubscribeFilter,
+    SubscribeNoticeError,
 };
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
@@ -98,6 +99,7 @@ impl Session {
         close: CancellationToken,
     ) -> End {
         let end = self.poll(standing, &close).await;
+        self.hooks.pulse.waiting();
         standing.send_replace(None);
         self.over.cancel();
         end
@@ -107,6 +109,7 @@ impl Session {
         let mut stood = false;
         let mut closing = false;
         loop {
+            self.hooks.pulse.waiting();
             let event = tokio::select! {
                 event = self.event_loop.poll() => event,
                 () = close.cancelled(), if !closing => {
@@ -121,6 +124,7 @@ impl Session {
                     continue;
                 }
             };
+            self.hooks.pulse.beat();
             match event {
                 Ok(Event::Incoming(Incoming::ConnAck(connack))) => {
                     stood = true;
@@ -176,9 +180,10 @@ impl Session {
         let (client, hooks, over) = (self.client.clone(), self.hooks.clone(), self.over.clone());
         tokio::spawn(async move {
             let subscribed = async {
+                // An error of another kind than a refusal means that the connection has ended, which its poll reports.
                 let notice =
-                    client.subscribe_many_tracked(filters).await.map_err(|error| error.to_string())?;
-                notice.wait_completion_async().await.map_err(|error| error.to_string())
+                    client.subscribe_many_tracked(filters).await.map_err(|_| SubscribeNoticeError::Recv)?;
+                notice.wait_completion_async().await
             };
             tokio::select! {
                 () = over.cancelled() => {}
@@ -189,10 +194,11 @@ impl Session {
                         }
                         hooks.connected(session_present);
                     }
-                    Err(reason) => {
-                        tracing::error!(reason, "the broker refused the subscriptions; check its access rules");
+                    Err(SubscribeNoticeError::V5SubAckFailure(codes)) => {
+                        tracing::error!(?codes, "the broker refused the subscriptions; check its access rules");
                         hooks.subscriptions_refused();
                     }
+                    Err(error) => tracing::debug!(%error, "the connection ended before the subscriptions were made"),
                 },
             }
         });

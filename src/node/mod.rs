@@ -4,11 +4,12 @@
 //! shutdown: nothing new is admitted, handlers finish, the outbox is flushed, `offline` is published and acknowledged,
 //! the link says goodbye, the ledger closes. It takes at most 5 s, with the broker gone too.
 
+mod declared;
 mod presence;
 mod service;
+mod settings;
 mod state;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,21 +19,23 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::conscience::{self, Conscience};
 use crate::engine::command::Declaration;
 use crate::engine::jobs::Jobs;
-use crate::engine::port::Publish;
-use crate::engine::{self, Bounds, Engine, Events, Limits, Parts, Registry};
+use crate::engine::port::{Publication, Publish};
+use crate::engine::{self, Engine, Events, Parts, Registry};
 use crate::gate;
 use crate::ledger::{self, Ledger, OpenError};
 use crate::memory::{self, Memory};
-use crate::mqtt::{ConnectOptions, Hooks, Link, Login};
+use crate::mqtt::{Hooks, Link};
 use crate::observe::health::STALL_AFTER;
 use crate::observe::systemd::Systemd;
 use crate::observe::{Condition, Health, Metrics, http};
 use crate::wire::topic::Target;
 use crate::wire::{Fault, Names};
+
+pub use declared::{EventDeclaration, event_declarations};
 
 use presence::NodePresence;
 use state::NodeState;
@@ -173,20 +176,16 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let names = Names::new(&config.node.root, &config.node.name).ok_or(RunError::Names)?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let health = Health::new(STALL_AFTER);
-    let ledger = open_ledger(&config, &metrics, clock.clone()).await?;
+    let ledger = settings::open_ledger(&config, &metrics, clock.clone()).await?;
 
-    let memory = Memory::open(ledger.clone(), memory_config(&config))
+    let memory = Memory::open(ledger.clone(), settings::memory_config(&config))
         .map_err(|source| RunError::Io { what: "the memory's index".to_owned(), source })?;
-    let thresholds = conscience::Thresholds {
-        approve_at: config.conscience.approve_at,
-        refuse_below: config.conscience.refuse_below,
-    };
-    let conscience = Conscience::open(&ledger, thresholds)
+    let conscience = Conscience::open(&ledger, settings::thresholds(&config))
         .await
         .map_err(|fault| RunError::Service { service: "conscience", fault })?;
 
     let (link, publisher, at_least_once, at_most_once) = Link::new(
-        connect_options(&config, &names),
+        settings::connect_options(&config, &names),
         filters(&names, &config.node.group, &declarations()),
         (config.broker.reconnect_min, config.broker.reconnect_max),
         clock.clone(),
@@ -216,27 +215,32 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         events: events.clone(),
         metrics: metrics.clone(),
         jobs,
-        limits: limits(&config),
+        limits: settings::limits(&config),
     };
     let engine = tokio::task::block_in_place(|| Engine::start(parts))
         .map_err(|fault| RunError::Service { service: "engine", fault })?;
     state.attach(engine.clone());
 
-    let running = Running {
-        stop: CancellationToken::new(),
-        close_link: CancellationToken::new(),
-        metrics: metrics.clone(),
-        health: health.clone(),
-        state: state.clone(),
-        memory,
-    };
     let presence = Arc::new(NodePresence::new(
         state.clone(),
         events.clone(),
         signals.systemd.clone(),
         signals.ready.clone(),
     ));
-    let hooks = Hooks { presence: presence.clone(), metrics: metrics.clone() };
+    let running = Running {
+        stop: CancellationToken::new(),
+        close_link: CancellationToken::new(),
+        metrics: metrics.clone(),
+        health: health.clone(),
+        state: state.clone(),
+        presence: presence.clone(),
+        memory,
+    };
+    let hooks = Hooks {
+        presence: presence.clone(),
+        metrics: metrics.clone(),
+        pulse: Arc::new(health.pulse("ingress")),
+    };
     let (renew, renewals) = watch::channel(0u64);
 
     let mut core = JoinSet::new();
@@ -279,77 +283,6 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let ended = supervise(&mut core, signals, reload_asked, renew).await;
     shut_down(&running, &engine, &presence, publisher.as_ref(), &ledger, &mut core).await;
     ended
-}
-
-async fn open_ledger(config: &Config, metrics: &Metrics, clock: Clock) -> Result<Ledger, RunError> {
-    let committed = metrics.clone();
-    let options = ledger::Options {
-        reserve_bytes: config.ledger.reserve_bytes,
-        wal_limit_bytes: config.ledger.wal_limit_bytes,
-        readers: config.ledger.readers,
-        committed: Some(Arc::new(move |units, elapsed| committed.ledger_commit(units, elapsed))),
-    };
-    let state_dir: PathBuf = config.node.state_dir.clone();
-    tokio::task::spawn_blocking(move || Ledger::open(&state_dir, &options, clock))
-        .await
-        .map_err(|error| RunError::Io {
-            what: "the ledger".to_owned(),
-            source: std::io::Error::other(error),
-        })?
-        .map_err(RunError::from)
-}
-
-fn memory_config(config: &Config) -> memory::Config {
-    let mut memory =
-        memory::Config { max_content_chars: config.memory.content_max_chars, ..memory::Config::default() };
-    memory.index.commit_interval = config.memory.index_commit;
-    memory
-}
-
-fn limits(config: &Config) -> Limits {
-    let limits = &config.limits;
-    Limits {
-        max_payload_bytes: limits.max_payload_bytes as usize,
-        reads_in_flight: limits.reads_in_flight,
-        command_deadline: limits.command_deadline,
-        job_deadline: limits.job_deadline,
-        inbox_window: limits.inbox,
-        inbox_rows: limits.inbox_rows,
-        outbox: Bounds { rows: limits.outbox_rows, bytes: limits.outbox_bytes },
-        reply_expiry: limits.reply_expiry,
-        reply_topics: config.reply.topics.clone(),
-    }
-}
-
-fn connect_options(config: &Config, names: &Names) -> ConnectOptions {
-    let broker = &config.broker;
-    let login = match broker.login() {
-        config::Login::None => Login::None,
-        config::Login::Password(username, file) => {
-            Login::Password { username: username.to_owned(), password_file: file.to_owned() }
-        }
-        config::Login::Jwt(username, key_file) => Login::Jwt {
-            key_file: key_file.to_owned(),
-            issuer: broker.jwt_issuer.clone(),
-            audience: broker.jwt_audience.clone(),
-            subject: username.unwrap_or(names.node()).to_owned(),
-            role: gate::token::Role::Node,
-            ttl: broker.jwt_ttl,
-        },
-    };
-    ConnectOptions {
-        host: broker.url.host.clone(),
-        port: broker.url.port,
-        tls: broker.url.tls,
-        ca_file: broker.ca_file.clone(),
-        identity: broker.client_cert_file.clone().zip(broker.client_key_file.clone()),
-        client_id: broker.client_id.clone(),
-        keep_alive: broker.keep_alive,
-        session_expiry: broker.session_expiry,
-        connect_timeout: broker.connect_timeout,
-        max_packet_bytes: config.limits.max_packet_bytes,
-        login,
-    }
 }
 
 fn spawn(
@@ -408,6 +341,7 @@ struct Running {
     metrics: Metrics,
     health: Health,
     state: Arc<NodeState>,
+    presence: Arc<NodePresence>,
     memory: Arc<Memory>,
 }
 
@@ -417,6 +351,7 @@ impl Running {
         let pulse = self.health.pulse("writer");
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         let mut memory_ticks = 0u32;
+        let mut was_full = false;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -433,6 +368,10 @@ impl Running {
                 pulse.beat();
             }
             self.health.set(Condition::LedgerWritable, true);
+            if stats.is_full() != was_full {
+                was_full = stats.is_full();
+                self.presence.storage(was_full);
+            }
             self.health.set(Condition::StorageAvailable, !stats.is_full());
             self.metrics.ledger_storage_full(stats.is_full());
             self.metrics.ledger_wal_bytes(stats.wal_bytes());
@@ -472,14 +411,16 @@ async fn shut_down(
 ) {
     running.health.set(Condition::Serving, false);
     engine.drain(HANDLERS_LIMIT, FLUSH_LIMIT).await;
-    if publisher.is_connected() {
-        let _ = tokio::time::timeout(GOODBYE_LIMIT, publisher.publish(presence.goodbye())).await;
-    }
-    running.close_link.cancel();
+    // First, so that no heartbeat says `online` after the goodbye.
     running.stop.cancel();
-    let ended = async { while core.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(GOODBYE_LIMIT, ended).await;
-    core.abort_all();
+    let goodbye = tokio::time::timeout(GOODBYE_LIMIT, publisher.publish(presence.goodbye())).await;
+    // Only a broker that has the goodbye is told to drop the last will: otherwise it would say `online` for ever.
+    if goodbye == Ok(Publication::Accepted) || !publisher.is_connected() {
+        running.close_link.cancel();
+        let ended = async { while core.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(GOODBYE_LIMIT, ended).await;
+    }
+    core.shutdown().await;
     let (memory, ledger) = (running.memory.clone(), ledger.clone());
     let closed = tokio::task::spawn_blocking(move || {
         memory.close();

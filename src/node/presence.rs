@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -17,28 +18,37 @@ use crate::observe::Condition;
 use crate::observe::systemd::Systemd;
 
 /// Retained on `events/capabilities`: what the node can do.
-#[derive(Serialize)]
-struct Capabilities {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Capabilities {
+    /// The node's name.
     node: String,
+    /// The program's version.
     version: &'static str,
+    /// Content types that it reads and answers in.
     encodings: [&'static str; 2],
+    /// Its commands, by name.
     commands: Vec<Capability>,
 }
 
-#[derive(Serialize)]
+/// One command.
+#[derive(Serialize, JsonSchema)]
 struct Capability {
+    /// Service and verb.
     command: String,
+    /// `read`, `write` or `job`.
     kind: &'static str,
+    /// Whether a signature will be asked for once the node checks them.
     sensitive: bool,
 }
 
 /// Told on `events/errors`.
-#[derive(Serialize)]
-struct ErrorEvent<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ErrorEvent<'a> {
+    /// What happened: `duplicate_name`, `subscriptions_refused`, `storage_full` or `storage_recovered`.
     error: &'static str,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
+    /// For people.
+    message: &'a str,
+    /// When.
     timestamp: Timestamp,
 }
 
@@ -150,8 +160,17 @@ impl NodePresence {
         }
     }
 
-    fn tell_error(&self, error: &'static str, message: String, detail: Option<&str>) {
-        self.events.tell("errors", &ErrorEvent { error, message, detail, timestamp: self.state.now() });
+    /// Tells that the disk is full, or no longer.
+    pub(super) fn storage(&self, full: bool) {
+        if full {
+            self.tell_error("storage_full", "the disk is full: only what makes room is done");
+        } else {
+            self.tell_error("storage_recovered", "space has returned: everything is done again");
+        }
+    }
+
+    fn tell_error(&self, error: &'static str, message: &str) {
+        self.events.tell("errors", &ErrorEvent { error, message, timestamp: self.state.now() });
     }
 }
 
@@ -183,8 +202,7 @@ impl Presence for NodePresence {
         if self.duplicate_untold.swap(false, Ordering::AcqRel) {
             self.tell_error(
                 "duplicate_name",
-                "another client seems to connect with this node's client identifier".to_owned(),
-                None,
+                "another client seems to connect with this node's client identifier",
             );
         }
         self.ready("serving");
@@ -192,11 +210,7 @@ impl Presence for NodePresence {
     }
 
     fn subscriptions_refused(&self) {
-        self.tell_error(
-            "subscriptions_refused",
-            "the broker refused the node's subscriptions".to_owned(),
-            None,
-        );
+        self.tell_error("subscriptions_refused", "the broker refused the node's subscriptions");
     }
 
     fn disconnected(&self, reason: &str) {

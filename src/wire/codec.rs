@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::fault::{Code, Fault};
 
-/// Deepest nesting that is accepted, the same for both encodings (serde_json's own limit is 128).
+/// Deepest nesting of CBOR that is accepted. For JSON serde_json's own limit of 128 holds.
 pub(super) const MAX_DEPTH: usize = 100;
 
 /// How a message is written.
@@ -164,7 +164,19 @@ impl Payload {
             }
             Encoding::Cbor => self.bytes.is_empty() || self.bytes.as_ref() == [0xf6],
         };
-        if absent { Encoding::Json.decode(b"{}") } else { self.encoding.decode(&self.bytes) }
+        if absent {
+            return Encoding::Json.decode(b"{}");
+        }
+        // serde would take a list as the fields in the order of their declaration.
+        let is_list = match self.encoding {
+            Encoding::Json => self.bytes.trim_ascii_start().first() == Some(&b'['),
+            Encoding::Cbor => matches!(self.bytes.first(), Some(0x80..=0x9f)),
+        };
+        if is_list {
+            self.encoding.decode::<serde::de::IgnoredAny>(&self.bytes)?;
+            return Err(Fault::invalid("expected an object"));
+        }
+        self.encoding.decode(&self.bytes)
     }
 
     /// SHA-256 of the bytes as sent.
@@ -217,6 +229,20 @@ mod tests {
     fn an_error_never_quotes_what_was_sent() {
         let fault = Encoding::Json.decode::<Weighted>(br#"{"weight":"my \"secret\" word"}"#).unwrap_err();
         assert!(!fault.message.contains("secret"), "{}", fault.message);
+    }
+
+    #[test]
+    fn a_list_is_not_taken_for_an_object() {
+        for (encoding, bytes) in [
+            (Encoding::Json, &b" [1.5]"[..]),
+            (Encoding::Cbor, b"\x81\x01"),
+            (Encoding::Cbor, b"\x9f\x01\xff"),
+        ] {
+            let payload = Payload::new(encoding, Bytes::copy_from_slice(bytes));
+            assert_eq!(code(payload.decode::<Weighted>()), Code::Invalid);
+        }
+        let payload = Payload::new(Encoding::Json, Bytes::from_static(b"[1.5"));
+        assert_eq!(code(payload.decode::<Weighted>()), Code::Malformed);
     }
 
     #[test]

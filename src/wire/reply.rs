@@ -58,7 +58,7 @@ impl From<Fault> for Outcome {
 }
 
 /// A reply on the wire.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Reply {
     /// Identifies this reply; the same when it is sent again.
     pub message_id: String,
@@ -78,6 +78,7 @@ pub struct Reply {
     pub status: Status,
     /// The command's response, with `ok`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub payload: Option<Box<RawValue>>,
     /// Why not, with `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

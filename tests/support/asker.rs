@@ -1,96 +1,142 @@
-//! A client that asks a node and tells its replies apart by `in_reply_to`.
+//! A client that asks nodes and gets its replies on a topic of its own.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use rumqttc::MqttOptions;
-use serde_json::{Value, json};
+use rumqttc::mqttbytes::v5::{Publish, PublishProperties};
+use rumqttc::{MqttOptions, PublishOptions, TlsConfiguration, Transport};
+use serde_json::Value;
 
-use super::{Client, Daemon};
+use super::{Client, Mosquitto};
 
-/// An asker with an inbox of its own.
+/// A client with an inbox.
 pub struct Asker {
-    /// Its connection.
+    /// For what has no shorthand here.
     pub client: Client,
-    node: String,
-    inbox: String,
-    /// Replies to questions other than the one that was waited for.
-    early: VecDeque<Value>,
+    /// Where its replies go.
+    pub inbox: String,
     asked: u64,
-    id: String,
+}
+
+/// A reply as it came.
+pub struct Answer {
+    /// The message.
+    pub publish: Publish,
+    /// Its content.
+    pub reply: Value,
+}
+
+impl Answer {
+    /// The topic it came on.
+    pub fn topic(&self) -> &str {
+        std::str::from_utf8(&self.publish.topic).unwrap()
+    }
+
+    /// `ok`, or the error's code.
+    pub fn label(&self) -> &str {
+        label(&self.reply)
+    }
+}
+
+/// `ok`, or the error's code.
+pub fn label(reply: &Value) -> &str {
+    reply["error"]["code"].as_str().unwrap_or_else(|| reply["status"].as_str().unwrap())
 }
 
 impl Asker {
-    /// Connects, and subscribes to the inbox `orch/inbox/{id}`.
-    pub async fn connect(addr: SocketAddr, id: &str, daemon: &Daemon) -> Self {
-        Self::connect_to(addr, id, daemon.name()).await
+    /// Connects over TLS.
+    pub async fn over_tls(broker: &Mosquitto, name: &str) -> Self {
+        let mut options = options(name, broker.tls_addr());
+        let tls = orchd::tls::client_config(&broker.ca(), None).unwrap();
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
+        Self::with(options, name).await
     }
 
-    /// As [`Asker::connect`], to a node that may not run yet.
-    pub async fn connect_to(addr: SocketAddr, id: &str, node: &str) -> Self {
-        let mut options = MqttOptions::new(id, (addr.ip().to_string(), addr.port()));
-        options.set_max_packet_size(Some(1 << 20));
+    /// Connects over plain TCP.
+    pub async fn plain(addr: SocketAddr, name: &str) -> Self {
+        Self::with(options(name, addr), name).await
+    }
+
+    async fn with(options: MqttOptions, name: &str) -> Self {
         let client = Client::connect(options).await.unwrap();
-        let inbox = format!("orch/inbox/{id}");
-        client.subscribe(&inbox).await.unwrap();
-        Self { client, node: node.to_owned(), inbox, early: VecDeque::new(), asked: 0, id: id.to_owned() }
+        let inbox = format!("orch/inbox/{name}");
+        client.subscribe(&format!("{inbox}/#")).await.unwrap();
+        Self { client, inbox, asked: 0 }
     }
 
-    /// The envelope of a command that this asker is to be answered.
-    pub fn envelope(&self, message_id: &str, payload: &Value) -> String {
-        json!({ "message_id": message_id, "payload": payload, "metadata": { "reply_to": self.inbox } })
-            .to_string()
+    /// Hears what nodes answer where no reply topic was given, or a wrong one.
+    pub async fn hear_results(&self) {
+        self.client.subscribe("orch/+/results/#").await.unwrap();
     }
 
-    /// Publishes a command; the broker has it afterwards.
-    pub async fn send(&self, message_id: &str, command: &str, payload: &Value) {
-        let topic = format!("orch/{}/{command}", self.node);
-        self.client.publish(&topic, &self.envelope(message_id, payload)).await.unwrap();
-    }
-
-    /// The next reply, whatever its question.
-    pub async fn next(&mut self) -> Value {
-        if let Some(early) = self.early.pop_front() {
-            return early;
-        }
-        self.hear().await
-    }
-
-    /// The reply to `message_id`.
-    pub async fn reply_to(&mut self, message_id: &str) -> Value {
-        if let Some(at) = self.early.iter().position(|reply| reply["in_reply_to"] == message_id) {
-            return self.early.remove(at).unwrap();
-        }
-        loop {
-            let reply = self.hear().await;
-            if reply["in_reply_to"] == message_id {
-                return reply;
-            }
-            self.early.push_back(reply);
-        }
-    }
-
-    /// Asks under a fresh id and waits for the reply.
-    pub async fn ask(&mut self, command: &str, payload: Value) -> Value {
-        self.asked += 1;
-        let id = format!("{}-ask-{}", self.id, self.asked);
-        self.send(&id, command, &payload).await;
-        self.reply_to(&id).await
+    /// Sends a payload as JSON and waits for the reply.
+    pub async fn ask(&mut self, topic: &str, payload: Value) -> Value {
+        self.ask_with(topic, payload.to_string(), |_| {}).await.reply
     }
 
     /// The payload of the reply, which has to be `ok`.
-    pub async fn ask_ok(&mut self, command: &str, payload: Value) -> Value {
-        let reply = self.ask(command, payload).await;
-        assert_eq!(reply["status"], "ok", "{reply}");
+    pub async fn ok(&mut self, topic: &str, payload: Value) -> Value {
+        let reply = self.ask(topic, payload).await;
+        assert_eq!(reply["status"], "ok", "{topic}: {reply}");
         reply["payload"].clone()
     }
 
-    async fn hear(&mut self) -> Value {
+    /// Sends bytes with whatever properties and waits for the reply.
+    pub async fn ask_with(
+        &mut self,
+        topic: &str,
+        payload: impl Into<Vec<u8>>,
+        change: impl FnOnce(&mut PublishProperties),
+    ) -> Answer {
+        let correlation = self.send(topic, payload, change).await;
+        self.answer_to(&correlation).await
+    }
+
+    /// Sends bytes with whatever properties; what the reply's correlation data will be.
+    pub async fn send(
+        &mut self,
+        topic: &str,
+        payload: impl Into<Vec<u8>>,
+        change: impl FnOnce(&mut PublishProperties),
+    ) -> Vec<u8> {
+        self.asked += 1;
+        let correlation = format!("question {}", self.asked).into_bytes();
+        let mut properties = PublishProperties {
+            response_topic: Some(self.inbox.clone()),
+            correlation_data: Some(correlation.clone().into()),
+            ..PublishProperties::default()
+        };
+        change(&mut properties);
+        let options = PublishOptions::at_least_once().properties(properties);
+        self.client.publish_with(topic, payload, options).await.unwrap();
+        correlation
+    }
+
+    /// The reply with this correlation data; other messages on the way are left out.
+    pub async fn answer_to(&mut self, correlation: &[u8]) -> Answer {
         loop {
-            let (topic, payload) = self.client.next_text().await;
-            if topic == self.inbox {
-                return serde_json::from_str(&payload).unwrap();
+            let publish = self.client.next().await;
+            let found =
+                publish.properties.as_ref().and_then(|properties| properties.correlation_data.clone());
+            if found.is_some_and(|found| found == correlation) {
+                let cbor = content_type(&publish) == Some("application/cbor");
+                let reply = if cbor {
+                    ciborium::from_reader(&publish.payload[..]).unwrap()
+                } else {
+                    serde_json::from_slice(&publish.payload).unwrap()
+                };
+                return Answer { publish, reply };
             }
         }
     }
+}
+
+/// The content type of a message.
+pub fn content_type(publish: &Publish) -> Option<&str> {
+    publish.properties.as_ref()?.content_type.as_deref()
+}
+
+fn options(name: &str, addr: SocketAddr) -> MqttOptions {
+    let mut options = MqttOptions::new(name, (addr.ip().to_string(), addr.port()));
+    options.set_max_packet_size(Some(4 << 20));
+    options
 }

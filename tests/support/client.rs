@@ -64,6 +64,11 @@ impl Client {
         }
     }
 
+    /// The next message; `None` when the connection has ended. Waits for as long as it takes.
+    pub async fn next_or_end(&mut self) -> Option<Publish> {
+        self.incoming.recv().await
+    }
+
     /// The next message as topic and payload.
     pub async fn next_text(&mut self) -> (String, String) {
         let publish = self.next().await;

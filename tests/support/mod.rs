@@ -8,6 +8,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod asker;
+pub mod caller;
 pub mod client;
 pub mod daemon;
 pub mod embedded;
@@ -21,7 +22,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-pub use asker::Asker;
+pub use asker::{Answer, Asker, content_type, label};
+pub use caller::Caller;
 pub use client::Client;
 pub use daemon::{Daemon, DaemonOptions, Via};
 pub use embedded::{TestBroker, broker, broker_with};

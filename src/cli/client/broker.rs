@@ -71,7 +71,7 @@ impl Exchange {
         // One after the other: a broker sends what it retains for the first before it grants the second, so that a
         // node which is offline is known before the command is published.
         self.client.subscribe(&[self.names.event("status")]).await?;
-        self.client.subscribe(&[self.inbox.clone()]).await?;
+        self.client.subscribe(std::slice::from_ref(&self.inbox)).await?;
         while let Some(message) = self.client.next_early() {
             self.offline(&message)?;
         }
@@ -176,7 +176,7 @@ pub(super) async fn statuses(profile: &Profile, node: Option<&str>) -> Result<Ve
         Ok(())
     };
     let collected: Result<(), Failure> =
-        timeout_at(until, collected).await.unwrap_or_else(|_| Err(Failure::Quiet(profile.timeout)));
+        timeout_at(until, collected).await.unwrap_or(Err(Failure::Quiet(profile.timeout)));
     client.close().await;
     collected.map(|()| found.into_values().collect())
 }

@@ -146,7 +146,7 @@ impl Stage {
         format!(
             "The node stays up until Ctrl-C. In another terminal:\n\n\
              \x20 export ORCHD_PROFILE='{profile}'\n\
-             \x20 {program} evaluate 'delete the backups of the customer database'\n\
+             \x20 {program} evaluate 'lie to a customer about the price'\n\
              \x20 {program} remember 'the pump in hall 3 rattles' --tag pump\n\
              \x20 {program} recall pump\n\
              \x20 {program} status\n\

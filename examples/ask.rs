@@ -1,0 +1,42 @@
+//! Sends any command with MQTT 5 request and response, and prints the reply.
+//!
+//! `cargo run --example ask -- HOST PORT NODE COMMAND JSON` (environment: MQTT_CA for TLS, MQTT_USERNAME and
+//! MQTT_PASSWORD)
+
+use std::env::{args, var};
+
+use rumqttc::mqttbytes::v5::{Packet, PublishProperties};
+use rumqttc::{AsyncClient, Event, MqttOptions, PublishOptions, QoS, TlsConfiguration, Transport};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let [host, port, node, command, payload] = <[String; 5]>::try_from(args().skip(1).collect::<Vec<_>>())
+        .map_err(|_| "HOST PORT NODE COMMAND JSON")?;
+    let user = var("MQTT_USERNAME").unwrap_or_else(|_| "anonymous".to_owned());
+    let inbox = format!("orch/inbox/{user}/ask-{}", std::process::id());
+    let mut options = MqttOptions::new(inbox.replace('/', "-"), (host, port.parse()?));
+    if let Ok(ca) = var("MQTT_CA") {
+        let tls = orchd::tls::client_config(ca.as_ref(), None)?;
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
+    }
+    if let Ok(password) = var("MQTT_PASSWORD") {
+        options.set_credentials(user, password);
+    }
+    let (client, mut events) = AsyncClient::builder(options).build();
+    client.subscribe(inbox.clone(), QoS::AtLeastOnce).await?;
+    loop {
+        match events.poll().await? {
+            Event::Incoming(Packet::SubAck(_)) => {
+                let properties =
+                    PublishProperties { response_topic: Some(inbox.clone()), ..Default::default() };
+                let options = PublishOptions::at_least_once().properties(properties);
+                client.publish(format!("orch/{node}/{command}"), payload.clone(), options).await?;
+            }
+            Event::Incoming(Packet::Publish(reply)) => {
+                println!("{}", std::str::from_utf8(&reply.payload)?);
+                return Ok(());
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Answers: directly where the broker takes them in time, through the outbox where it does not.
+
+use std::time::Duration;
+
+use super::Engine;
+use super::asked::Asked;
+use super::outbox::Stored;
+use super::port::Publication;
+use super::transaction::Defer;
+use crate::wire::Fault;
+
+/// How long a direct reply may take before it moves to the outbox.
+const DIRECT_LIMIT: Duration = Duration::from_secs(1);
+
+impl Engine {
+    pub(super) fn reply_fault(&self, asked: Asked, fault: Fault) {
+        self.count(&asked, fault.code.as_str());
+        let stored = Stored::new(asked.command.clone(), fault.into(), self.inner.clock.now());
+        self.reply_later(asked, stored);
+    }
+
+    /// Answers without holding up the caller, which may be the ledger's writer.
+    pub(super) fn reply_later(&self, asked: Asked, stored: Stored) {
+        let engine = self.clone();
+        self.inner.tasks.spawn_on(async move { engine.reply(asked, stored).await }, &self.inner.runtime);
+    }
+
+    /// Answers directly; what the broker does not take in time moves to the outbox.
+    pub(super) async fn reply(&self, asked: Asked, stored: Stored) {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        let Some(message) = stored.outgoing(inner.names.node(), &asked.route, now) else {
+            return asked.answered(self, stored, None);
+        };
+        let Ok(message) = message else {
+            tracing::error!(command = asked.command, "a reply has no form in the asker's encoding");
+            return;
+        };
+        if asked.route.due_at <= now {
+            let publication = tokio::time::timeout(DIRECT_LIMIT, inner.publisher.publish(message)).await;
+            match publication {
+                Ok(Publication::Accepted) => return asked.answered(self, stored, None),
+                Ok(Publication::Refused(reason)) => {
+                    inner.metrics.reply_refused(reason);
+                    tracing::warn!(command = asked.command, reason, "the broker refused a reply for good");
+                    return asked.answered(self, stored, None);
+                }
+                Ok(Publication::Unsent) | Err(_) => {}
+            }
+        }
+        if inner.outbox.is_full() {
+            // Not acknowledged: at QoS 1 the broker keeps the command and delivers it again on the next connection.
+            inner.metrics.message_dropped("outbox_full");
+            return;
+        }
+        let defer = Defer::new(self.clone(), asked, stored);
+        if let Err(error) = inner.ledger.submit(Box::new(defer)).await {
+            tracing::error!(%error, "the ledger's writer is gone");
+        }
+    }
+
+    pub(super) fn count(&self, asked: &Asked, outcome: &'static str) {
+        self.inner.metrics.command(asked.label.0, asked.label.1, outcome, asked.started.elapsed());
+    }
+}

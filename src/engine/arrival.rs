@@ -1,0 +1,238 @@
+//! From a delivery to a command that has a principal, a place for its answer and a deadline.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::Engine;
+use super::asked::{Asked, Channel};
+use super::command::{Call, Kind};
+use super::outbox::Route;
+use super::port::Delivery;
+use crate::clock::Timestamp;
+use crate::gate::{ANONYMOUS, LOCAL};
+use crate::observe::Pulse;
+use crate::wire::topic::{self, Target};
+use crate::wire::{self, Address, Code, Credentials, Fault, Payload, Properties, Reply, Request};
+
+/// Over how long the answers of all nodes to one command are spread.
+const SPREAD: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Takes deliveries until both channels are closed. QoS 1 goes first.
+    pub async fn receive(
+        self,
+        mut at_least_once: mpsc::Receiver<Delivery>,
+        mut at_most_once: mpsc::Receiver<Delivery>,
+        pulse: Pulse,
+    ) {
+        loop {
+            pulse.waiting();
+            let delivery = tokio::select! {
+                biased;
+                () = self.inner.closing.cancelled() => return,
+                Some(delivery) = at_least_once.recv() => delivery,
+                Some(delivery) = at_most_once.recv() => delivery,
+                else => return,
+            };
+            pulse.beat();
+            // Its connection has ended, so the broker delivers it again: doing it now as well would only make a backlog
+            // of what is done twice.
+            if !delivery.ack.is_void() {
+                self.deliver(delivery).await;
+            }
+        }
+    }
+
+    /// Takes one delivery as far as it goes without waiting for its answer.
+    async fn deliver(&self, delivery: Delivery) {
+        let Ok(slot) = self.inner.in_hand.clone().acquire_owned().await else { return };
+        let started = Instant::now();
+        let received = self.inner.clock.now();
+        let Delivery { topic, payload, properties, retained, ack } = delivery;
+        let (address, request) = self.decode(&properties, &payload, retained);
+        let credentials = request.as_ref().map(|request| request.credentials.clone()).unwrap_or_default();
+        let (principal, unidentified) = match self.inner.gate.identify(&credentials, received) {
+            Ok(principal) => (principal, None),
+            Err(fault) => (ANONYMOUS.into(), Some(fault)),
+        };
+        let (target, command) = match self.inner.names.parse(&topic) {
+            Some(parsed) => (parsed.target, parsed.command.to_owned()),
+            None => (Target::Node, topic.clone()),
+        };
+        // An answer that may not go where the asker wants it goes where everyone can see it.
+        let (reply_topic, misdirected) = match self.reply_topic(address.reply_to.as_deref(), &principal) {
+            Ok(wanted) => (wanted, None),
+            Err(fault) => (None, Some(fault)),
+        };
+        let reply_topic = reply_topic.unwrap_or_else(|| self.results_topic(&command));
+        let (request, refused) = match request {
+            Ok(request) => (Some(request), misdirected.or(unidentified)),
+            Err(fault) => (None, Some(fault)),
+        };
+        let asked = self.ask(AskedFrom {
+            command,
+            target,
+            topic,
+            principal,
+            address,
+            request: request.as_ref(),
+            received,
+            started,
+            reply_topic: Some(reply_topic),
+            channel: Channel::Mqtt(ack),
+            slot,
+        });
+        match refused {
+            Some(fault) => self.refuse(asked, fault),
+            None => self.run(asked, target, &credentials).await,
+        }
+    }
+
+    fn decode(
+        &self,
+        properties: &Properties,
+        payload: &Bytes,
+        retained: bool,
+    ) -> (Address, Result<Request, Fault>) {
+        if let Err(fault) = self.within_limit(payload) {
+            // The return address is in the properties, as far as it is known without looking into the payload.
+            return (wire::decode(properties, &Bytes::new()).0, Err(fault));
+        }
+        let (address, request) = wire::decode(properties, payload);
+        if request.is_ok() && retained {
+            let fault = Fault::invalid("a command must not be retained: publish it without the retain flag");
+            return (address, Err(fault));
+        }
+        (address, request)
+    }
+
+    fn within_limit(&self, payload: &[u8]) -> Result<(), Fault> {
+        let limit = self.inner.limits.max_payload_bytes;
+        if payload.len() > limit {
+            return Err(Fault::new(Code::TooLarge, format!("a payload may have at most {limit} bytes")));
+        }
+        Ok(())
+    }
+
+    /// Where answers to `command` go when the asker named no topic.
+    fn results_topic(&self, command: &str) -> String {
+        let service = command.split('/').next().filter(|service| self.inner.registry.has_service(service));
+        self.inner.names.results(service.unwrap_or("node"))
+    }
+
+    /// Runs a command for the command line on the node itself, and waits for its answer.
+    ///
+    /// # Errors
+    /// The answer is an `Ok` even when it says `error`; an `Err` means that the engine is closing.
+    pub async fn call_locally(
+        &self,
+        command: &str,
+        message_id: Option<String>,
+        expires_in: Option<Duration>,
+        payload: Payload,
+    ) -> Result<Reply, Fault> {
+        let (sender, receiver) = oneshot::channel();
+        let slot = self.inner.in_hand.clone().acquire_owned().await.map_err(|_| Fault::internal())?;
+        let request = Request { payload, expires_in, traceparent: None, credentials: Credentials::default() };
+        let address = Address { message_id, encoding: request.payload.encoding(), ..Address::default() };
+        let within_limit = self.within_limit(request.payload.bytes());
+        let asked = self.ask(AskedFrom {
+            command: command.to_owned(),
+            target: Target::Node,
+            topic: self.inner.names.command(command),
+            principal: LOCAL.into(),
+            address,
+            request: Some(&request),
+            received: self.inner.clock.now(),
+            started: Instant::now(),
+            reply_topic: None,
+            channel: Channel::Local(sender),
+            slot,
+        });
+        match within_limit {
+            Ok(()) => self.run(asked, Target::Node, &request.credentials).await,
+            Err(fault) => self.refuse(asked, fault),
+        }
+        receiver.await.map_err(|_| Fault::new(Code::Unavailable, "the node is stopping"))
+    }
+
+    fn ask(&self, from: AskedFrom<'_>) -> Asked {
+        let known = self.inner.registry.get(&from.command);
+        let label =
+            known.map_or(("other", "other"), |known| (known.declaration.service, known.declaration.verb));
+        let is_job = known.is_some_and(|known| known.declaration.kind == Kind::Job);
+        let limits = &self.inner.limits;
+        let longest = if is_job { limits.job_deadline } else { limits.command_deadline };
+        let expires_in = from.request.and_then(|request| request.expires_in);
+        let reply_life = expires_in.unwrap_or(limits.reply_expiry).max(Duration::from_secs(1));
+        let spread = if from.target == Target::All { fastrand::u64(0..SPREAD.as_millis() as u64) } else { 0 };
+        Asked {
+            label,
+            call: Call {
+                principal: from.principal,
+                message_id: from.address.message_id.clone(),
+                received: from.received,
+            },
+            payload: from.request.map_or_else(
+                || Payload::new(from.address.encoding, Bytes::new()),
+                |request| request.payload.clone(),
+            ),
+            route: Route {
+                topic: from.reply_topic,
+                correlation_data: from.address.correlation_data,
+                correlation_id: from.address.correlation_id,
+                encoding: from.address.encoding,
+                in_reply_to: from.address.message_id,
+                expires_at: from
+                    .received
+                    .plus_millis(i64::try_from(reply_life.as_millis()).unwrap_or(i64::MAX)),
+                due_at: from.received.plus_millis(spread as i64),
+            },
+            channel: from.channel,
+            when_full: known.is_some_and(|known| known.declaration.when_full),
+            started: from.started,
+            time_left: expires_in.map_or(longest, |expires_in| expires_in.min(longest)),
+            _slot: from.slot,
+            command: from.command,
+            topic: from.topic,
+        }
+    }
+
+    /// Where the asker may have the reply; `None` when they did not say.
+    fn reply_topic(&self, wanted: Option<&str>, asker: &str) -> Result<Option<String>, Fault> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        if !topic::is_topic(wanted) {
+            return Err(Fault::invalid("the reply topic must be a plain topic without wildcards"));
+        }
+        let inbox = self.inner.names.inbox(asker);
+        let in_inbox =
+            wanted.strip_prefix(inbox.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let allowed =
+            in_inbox || self.inner.limits.reply_topics.iter().any(|filter| topic::matches(filter, wanted));
+        if !allowed || wanted.starts_with('$') || self.inner.names.is_ours(wanted) {
+            return Err(Fault::new(
+                Code::Forbidden,
+                "replies may only go to the asker's inbox and the topics that the node's configuration names",
+            ));
+        }
+        Ok(Some(wanted.to_owned()))
+    }
+}
+
+/// What [`Engine::ask`] needs.
+struct AskedFrom<'a> {
+    command: String,
+    target: Target,
+    topic: String,
+    principal: Arc<str>,
+    address: Address,
+    request: Option<&'a Request>,
+    received: Timestamp,
+    started: Instant,
+    reply_topic: Option<String>,
+    channel: Channel,
+    slot: OwnedSemaphorePermit,
+}

@@ -1,0 +1,149 @@
+//! From a command to the handler of its kind, or to a refusal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::asked::{Asked, Channel};
+use super::command::{BoxFuture, Handler, ReadFn};
+use super::outbox::Stored;
+use super::transaction::{Task, Transaction};
+use super::{Engine, inbox};
+use crate::gate::Admission;
+use crate::wire::topic::Target;
+use crate::wire::{Code, Credentials, Fault, Outcome};
+
+impl Engine {
+    pub(super) async fn run(&self, asked: Asked, target: Target, credentials: &Credentials) {
+        let Some(command) = self.inner.registry.get(&asked.command) else {
+            return self.refuse(asked, Fault::new(Code::UnknownCommand, "no such service or verb"));
+        };
+        let declaration = &command.declaration;
+        if !declaration.reaches(target) {
+            return self
+                .refuse(asked, Fault::new(Code::UnknownCommand, "this command is for a node by its name"));
+        }
+        let admission = Admission {
+            principal: &asked.call.principal,
+            credentials,
+            declaration,
+            topic: &asked.topic,
+            reply_to: asked.route.topic.as_deref(),
+            message_id: asked.call.message_id.as_deref(),
+            payload: &asked.payload,
+            now: asked.call.received,
+        };
+        if matches!(asked.channel, Channel::Mqtt(_))
+            && let Err(fault) = self.inner.gate.admit(&admission)
+        {
+            return self.refuse_unless_known(asked, fault).await;
+        }
+        if asked.time_left.is_zero() {
+            return self.refuse(asked, Fault::new(Code::Expired, "the command had expired when it arrived"));
+        }
+        if self.inner.ledger.is_full() && !asked.when_full {
+            return self.refuse(
+                asked,
+                Fault::new(Code::StorageFull, "the node's disk is full; nothing was done")
+                    .retry_after(10_000),
+            );
+        }
+        match &command.handler {
+            Handler::Read(run) => self.read(asked, run).await,
+            Handler::Write(prepare) => match caught(|| prepare(&asked.call, &asked.payload)) {
+                Ok(effect) => self.submit(asked, Task::Write(effect)).await,
+                Err(fault) => self.refuse_unless_known(asked, fault).await,
+            },
+            Handler::Job { check, .. } => match check(&asked.payload) {
+                Ok(()) => {
+                    let job = uuid::Uuid::now_v7().to_string();
+                    self.submit(asked, Task::Accept { job }).await;
+                }
+                Err(fault) => self.refuse_unless_known(asked, fault).await,
+            },
+        }
+    }
+
+    /// A repeat gets its stored answer even when it would be refused today.
+    async fn refuse_unless_known(&self, asked: Asked, fault: Fault) {
+        let Some(key) = asked.key() else { return self.refuse(asked, fault) };
+        match self.inner.ledger.read(move |connection| inbox::find(connection, &key)).await {
+            Ok(Some(inbox::Known::Answered { stored, .. })) => self.reply_later(asked, stored),
+            Err(conflict) if conflict.code == Code::Conflict => self.refuse(asked, conflict),
+            _ => self.refuse(asked, fault),
+        }
+    }
+
+    async fn read(&self, asked: Asked, run: &Arc<ReadFn>) {
+        let Ok(permit) = self.inner.reads.clone().acquire_owned().await else {
+            return self.refuse(asked, Fault::internal());
+        };
+        let future = match caught(|| Ok(run(asked.call.clone(), &asked.payload))) {
+            Ok(future) => future,
+            Err(fault) => return self.reply_fault(asked, fault),
+        };
+        let engine = self.clone();
+        self.inner.tasks.spawn_on(
+            async move {
+                let outcome = guarded(future, asked.time_left).await;
+                // What cannot be recorded is not answered.
+                let outcome = match engine.inner.ledger.note(asked.audit(outcome.label())) {
+                    Ok(()) => outcome,
+                    Err(fault) => fault.into(),
+                };
+                engine.count(&asked, outcome.label());
+                let stored = Stored::new(asked.command.clone(), outcome, engine.inner.clock.now());
+                engine.reply(asked, stored).await;
+                drop(permit);
+            },
+            &self.inner.runtime,
+        );
+    }
+
+    async fn submit(&self, asked: Asked, task: Task) {
+        let job_queue_full = matches!(task, Task::Accept { .. }) && self.inner.jobs.is_full();
+        if self.inner.outbox.is_full() || job_queue_full {
+            return self
+                .refuse_unless_known(
+                    asked,
+                    Fault::new(Code::Busy, "too much waits to be done or answered").retry_after(1_000),
+                )
+                .await;
+        }
+        let transaction = Transaction::new(self.clone(), asked, task);
+        // When the writer has stopped the command stays unacknowledged, and comes again after the restart.
+        if let Err(error) = self.inner.ledger.submit(Box::new(transaction)).await {
+            tracing::error!(%error, "the ledger's writer is gone");
+        }
+    }
+
+    /// Answers with an error before anything ran; recorded as one row for each code, principal and second.
+    pub(super) fn refuse(&self, asked: Asked, fault: Fault) {
+        self.inner.metrics.message_refused(fault.code.as_str());
+        self.inner.refusals.record(&asked, fault.code);
+        self.reply_fault(asked, fault);
+    }
+}
+
+/// Runs the part of a handler that is not a future; a panic in it answers `internal`.
+fn caught<T>(run: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_panic| {
+        tracing::error!("a handler panicked");
+        Err(Fault::internal())
+    })
+}
+
+/// Runs a handler with a deadline; a panic in it answers `internal` and leaves the others running.
+pub(super) async fn guarded(future: BoxFuture<Result<Outcome, Fault>>, time_left: Duration) -> Outcome {
+    let caught = std::panic::AssertUnwindSafe(future).catch_unwind();
+    match tokio::time::timeout(time_left, caught).await {
+        Ok(Ok(Ok(outcome))) => outcome,
+        Ok(Ok(Err(fault))) => fault.into(),
+        Ok(Err(_panic)) => {
+            tracing::error!("a handler panicked");
+            Fault::internal().into()
+        }
+        Err(_elapsed) => Fault::new(Code::Expired, "the deadline passed first").into(),
+    }
+}

@@ -1,0 +1,59 @@
+//! What is removed once it is of no more use, in units so small that nobody waits for them.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Engine, inbox, jobs};
+use crate::clock::Timestamp;
+use crate::wire::Fault;
+
+impl Engine {
+    /// Removes what is no longer of use, in small units, until told to stop.
+    pub(super) async fn housekeeping(self, stop: CancellationToken) {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        let mut minute = tokio::time::interval(Duration::from_secs(60));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return self.record_refusals(),
+                _ = second.tick() => self.record_refusals(),
+                _ = minute.tick() => self.prune().await,
+            }
+        }
+    }
+
+    fn record_refusals(&self) {
+        for entry in self.inner.refusals.take() {
+            if let Err(error) = self.inner.ledger.note(entry) {
+                tracing::warn!(%error, "a refusal could not be recorded");
+            }
+        }
+    }
+
+    async fn prune(&self) {
+        if let Err(error) = self.prune_inbox().await {
+            tracing::warn!(%error, "the inbox could not be pruned");
+        }
+    }
+
+    async fn prune_inbox(&self) -> Result<(), Fault> {
+        let inner = &self.inner;
+        let before = inner.clock.now().plus_millis(-(inner.limits.inbox_window.as_millis() as i64));
+        inner.ledger.write(move |unit| jobs::prune(unit, before)).await?;
+        while inner.ledger.write(move |unit| inbox::prune(unit, before, u64::MAX)).await? > 0 {}
+        let rows = inner.ledger.read(inbox::rows).await?;
+        let mut excess = rows.saturating_sub(inner.limits.inbox_rows);
+        while excess > 0 {
+            let limit = excess;
+            match inner
+                .ledger
+                .write(move |unit| inbox::prune(unit, Timestamp::from_millis(i64::MAX), limit))
+                .await?
+            {
+                0 => break,
+                removed => excess -= removed,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! From the configuration to what each part takes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::RunError;
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::conscience;
+use crate::engine::{Bounds, Limits};
+use crate::gate;
+use crate::ledger::{self, Ledger};
+use crate::memory;
+use crate::mqtt::{ConnectOptions, Login};
+use crate::observe::Metrics;
+use crate::wire::Names;
+
+pub(super) async fn open_ledger(
+    config: &Config,
+    metrics: &Metrics,
+    clock: Clock,
+) -> Result<Ledger, RunError> {
+    let committed = metrics.clone();
+    let options = ledger::Options {
+        reserve_bytes: config.ledger.reserve_bytes,
+        wal_limit_bytes: config.ledger.wal_limit_bytes,
+        readers: config.ledger.readers,
+        committed: Some(Arc::new(move |units, elapsed| committed.ledger_commit(units, elapsed))),
+    };
+    let state_dir: PathBuf = config.node.state_dir.clone();
+    tokio::task::spawn_blocking(move || Ledger::open(&state_dir, &options, clock))
+        .await
+        .map_err(|error| RunError::Io {
+            what: "the ledger".to_owned(),
+            source: std::io::Error::other(error),
+        })?
+        .map_err(RunError::from)
+}
+
+pub(super) fn memory_config(config: &Config) -> memory::Config {
+    let mut memory =
+        memory::Config { max_content_chars: config.memory.content_max_chars, ..memory::Config::default() };
+    memory.index.commit_interval = config.memory.index_commit;
+    memory
+}
+
+pub(super) fn limits(config: &Config) -> Limits {
+    let limits = &config.limits;
+    Limits {
+        max_payload_bytes: limits.max_payload_bytes as usize,
+        reads_in_flight: limits.reads_in_flight,
+        command_deadline: limits.command_deadline,
+        job_deadline: limits.job_deadline,
+        inbox_window: limits.inbox,
+        inbox_rows: limits.inbox_rows,
+        outbox: Bounds { rows: limits.outbox_rows, bytes: limits.outbox_bytes },
+        reply_expiry: limits.reply_expiry,
+        reply_topics: config.reply.topics.clone(),
+    }
+}
+
+pub(super) fn connect_options(config: &Config, names: &Names) -> ConnectOptions {
+    let broker = &config.broker;
+    let login = match broker.login() {
+        config::Login::None => Login::None,
+        config::Login::Password(username, file) => {
+            Login::Password { username: username.to_owned(), password_file: file.to_owned() }
+        }
+        config::Login::Jwt(username, key_file) => Login::Jwt {
+            key_file: key_file.to_owned(),
+            issuer: broker.jwt_issuer.clone(),
+            audience: broker.jwt_audience.clone(),
+            subject: username.unwrap_or(names.node()).to_owned(),
+            role: gate::token::Role::Node,
+            ttl: broker.jwt_ttl,
+        },
+    };
+    ConnectOptions {
+        host: broker.url.host.clone(),
+        port: broker.url.port,
+        tls: broker.url.tls,
+        ca_file: broker.ca_file.clone(),
+        identity: broker.client_cert_file.clone().zip(broker.client_key_file.clone()),
+        client_id: broker.client_id.clone(),
+        keep_alive: broker.keep_alive,
+        session_expiry: broker.session_expiry,
+        connect_timeout: broker.connect_timeout,
+        max_packet_bytes: config.limits.max_packet_bytes,
+        login,
+    }
+}
+
+pub(super) const fn thresholds(config: &Config) -> conscience::Thresholds {
+    conscience::Thresholds {
+        approve_at: config.conscience.approve_at,
+        refuse_below: config.conscience.refuse_below,
+    }
+}

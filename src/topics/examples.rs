@@ -1,0 +1,68 @@
+//! One request of each command, as a newcomer would send it. A test holds them against the schemas.
+
+use serde_json::{Value, json};
+
+/// An id as the node gives them.
+const ID: &str = "0198c2d4-7a51-7c3e-9f4b-2d5e8a1c6b70";
+
+/// A request of the command called `name`; `None` when nobody has written one.
+#[must_use]
+pub fn request(name: &str) -> Option<Value> {
+    Some(match name {
+        "conscience/evaluate" => json!({ "action": "I will help someone in need" }),
+        "conscience/rules/remove" => json!({ "name": "no-gossip" }),
+        "conscience/rules/set" => json!({
+            "name": "no-gossip",
+            "description": "Do not talk about people behind their backs.",
+            "weight": 3.0,
+            "stance": "forbids",
+            "patterns": ["gossip about <person>"],
+        }),
+        "memory/forget" | "memory/get" => json!({ "id": ID }),
+        "memory/query" => json!({ "text": "kettle", "layers": ["long_term"], "limit": 5 }),
+        "memory/store" => json!({
+            "content": "The kettle in the lab trips the fuse.",
+            "layer": "long_term",
+            "tags": ["lab", "safety"],
+            "importance": 0.8,
+        }),
+        "node/jobs/cancel" | "node/jobs/get" => json!({ "job_id": ID }),
+        "node/jobs/list" => json!({ "limit": 20 }),
+        "conscience/rules/list"
+        | "memory/rebuild"
+        | "memory/stats"
+        | "node/health"
+        | "node/ping"
+        | "node/reload"
+        | "node/status" => json!({}),
+        _ => return None,
+    })
+}
+
+/// An envelope with `payload`.
+pub(super) fn envelope(payload: &Value) -> Value {
+    json!({
+        "message_id": "5b0f9f4e-0d0c-4f63-9c8e-5f6a5c1f2f10",
+        "timestamp": "2026-01-31T12:00:00Z",
+        "payload": payload,
+        "metadata": {
+            "correlation_id": "42",
+            "reply_to": "orch/inbox/app/answers",
+            "expires_in_ms": 10_000,
+        },
+    })
+}
+
+/// A reply to a ping.
+pub(super) fn reply() -> Value {
+    json!({
+        "message_id": "c9c6f0de-6a3f-4a4e-8f0f-3b0a1c9d7e21",
+        "in_reply_to": "5b0f9f4e-0d0c-4f63-9c8e-5f6a5c1f2f10",
+        "correlation_id": "42",
+        "node": "node-7",
+        "command": "node/ping",
+        "timestamp": "2026-01-31T12:00:00.012Z",
+        "status": "ok",
+        "payload": { "node": "node-7", "version": "0.1.0", "time": "2026-01-31T12:00:00.012Z" },
+    })
+}
