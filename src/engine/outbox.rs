@@ -4,7 +4,7 @@
 //! bytes. Once closed, a row is kept while a repeat of its command may still ask for it.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -166,13 +166,16 @@ fn from_row(row: &Row<'_>) -> Result<Pending, Fault> {
     Ok(Pending { id: row.get(0)?, bytes: outcome.len() as u64, stored, route })
 }
 
-/// Closes a row: it is kept while a repeat of its command may ask for it, else removed.
-fn close(unit: &Unit<'_>, id: i64) -> Result<(), Fault> {
-    let kept = unit.prepare_cached("UPDATE outbox SET open = 0 WHERE id = ?1 AND kept = 1")?.execute([id])?;
-    if kept == 0 {
-        unit.prepare_cached("DELETE FROM outbox WHERE id = ?1")?.execute([id])?;
+/// Closes a row: it is kept while a repeat of its command may ask for it, else removed. Whether it was open: a reply
+/// that a look found before it was offered is published, and closed, twice.
+fn close(unit: &Unit<'_>, id: i64) -> Result<bool, Fault> {
+    let kept = unit
+        .prepare_cached("UPDATE outbox SET open = 0 WHERE id = ?1 AND kept = 1 AND open = 1")?
+        .execute([id])?;
+    if kept > 0 {
+        return Ok(true);
     }
-    Ok(())
+    Ok(unit.prepare_cached("DELETE FROM outbox WHERE id = ?1 AND open = 1")?.execute([id])? > 0)
 }
 
 /// The inbox no longer refers to the row: it goes now, or when it is closed.
@@ -216,8 +219,9 @@ pub struct Bounds {
 
 /// The outbox as others see it: how full it is, and where to hand over what was committed.
 pub(super) struct Outbox {
-    rows: AtomicU64,
-    bytes: AtomicU64,
+    // Signed: a row may be closed in the moment before it is counted.
+    rows: AtomicI64,
+    bytes: AtomicI64,
     bounds: Bounds,
     handover: mpsc::Sender<Pending>,
     left_over: AtomicBool,
@@ -239,8 +243,8 @@ impl Outbox {
         })?;
         let (handover, receiver) = mpsc::channel(HANDOVER);
         let outbox = Self {
-            rows: AtomicU64::new(rows as u64),
-            bytes: AtomicU64::new(bytes as u64),
+            rows: AtomicI64::new(rows),
+            bytes: AtomicI64::new(bytes),
             bounds,
             handover,
             left_over: AtomicBool::new(rows > 0),
@@ -251,18 +255,19 @@ impl Outbox {
 
     /// Open rows.
     pub(super) fn open_rows(&self) -> u64 {
-        self.rows.load(Ordering::Acquire)
+        self.rows.load(Ordering::Acquire).max(0).unsigned_abs()
     }
 
     /// Whether no further command may be accepted that would need an answer.
     pub(super) fn is_full(&self) -> bool {
-        self.open_rows() >= self.bounds.rows || self.bytes.load(Ordering::Acquire) >= self.bounds.bytes
+        let bytes = self.bytes.load(Ordering::Acquire).max(0).unsigned_abs();
+        self.open_rows() >= self.bounds.rows || bytes >= self.bounds.bytes
     }
 
     /// Takes over a reply that has just been committed. Never blocks.
     pub(super) fn offer(&self, pending: Pending) {
         self.rows.fetch_add(1, Ordering::AcqRel);
-        self.bytes.fetch_add(pending.bytes, Ordering::AcqRel);
+        self.bytes.fetch_add(pending.bytes as i64, Ordering::AcqRel);
         if self.handover.try_send(pending).is_err() {
             self.left_over.store(true, Ordering::Release);
         }
@@ -276,7 +281,7 @@ impl Outbox {
 
     fn closed(&self, pending: &Pending) {
         self.rows.fetch_sub(1, Ordering::AcqRel);
-        self.bytes.fetch_sub(pending.bytes, Ordering::AcqRel);
+        self.bytes.fetch_sub(pending.bytes as i64, Ordering::AcqRel);
     }
 }
 
@@ -444,12 +449,18 @@ async fn close_rows(
     let mut batch = Vec::with_capacity(CLOSE_BATCH);
     while closing.recv_many(&mut batch, CLOSE_BATCH).await > 0 {
         let rows: Vec<i64> = batch.iter().map(|pending| pending.id).collect();
-        let closed = ledger.write(move |unit| rows.iter().try_for_each(|id| close(unit, *id)));
-        if let Err(error) = closed.await {
-            tracing::warn!(%error, "accepted replies could not be closed; they will be sent again");
-            outbox.left_over.store(true, Ordering::Release);
-        } else {
-            batch.iter().for_each(|pending| outbox.closed(pending));
+        let closed =
+            ledger.write(move |unit| rows.iter().map(|id| close(unit, *id)).collect::<Result<Vec<_>, _>>());
+        match closed.await {
+            Ok(closed) => batch
+                .iter()
+                .zip(closed)
+                .filter(|(_, was_open)| *was_open)
+                .for_each(|(pending, _)| outbox.closed(pending)),
+            Err(error) => {
+                tracing::warn!(%error, "accepted replies could not be closed; they will be sent again");
+                outbox.left_over.store(true, Ordering::Release);
+            }
         }
         let mut owned = lock(&owned);
         for pending in batch.drain(..) {

@@ -8,7 +8,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod asker;
-mod caller;
+pub mod caller;
 pub mod client;
 pub mod daemon;
 pub mod embedded;
