@@ -78,12 +78,9 @@ fn take(reply: &Value, open: &mut BTreeMap<u64, Instant>, known: &mut Answered) 
     let command = reply["in_reply_to"].as_str().unwrap();
     let record = reply["payload"]["id"].as_str().unwrap();
     open.remove(&command["store-".len()..].parse().unwrap());
-    match known.stored.insert(command.to_owned(), record.to_owned()) {
-        Some(before) => {
-            assert_eq!(before, record, "{command} was answered with two records");
-            known.answered_again += 1;
-        }
-        None => {}
+    if let Some(before) = known.stored.insert(command.to_owned(), record.to_owned()) {
+        assert_eq!(before, record, "{command} was answered with two records");
+        known.answered_again += 1;
     }
 }
 
