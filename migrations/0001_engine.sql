@@ -7,8 +7,9 @@ CREATE TABLE meta (
 ) STRICT, WITHOUT ROWID;
 
 -- Answers that the broker has not yet accepted, and those that a repeat of the command may still ask for.
+-- An id is never used again: the deliverer knows replies that are on their way by it.
 CREATE TABLE outbox (
-    id               INTEGER PRIMARY KEY,
+    id               INTEGER PRIMARY KEY AUTOINCREMENT,
     reply_id         TEXT    NOT NULL,           -- the reply's message_id
     in_reply_to      TEXT,
     command          TEXT    NOT NULL,

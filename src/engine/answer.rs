@@ -12,6 +12,12 @@ use crate::wire::Fault;
 /// How long a direct reply may take before it moves to the outbox.
 const DIRECT_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long it may take while the outbox is full.
+const PATIENT_LIMIT: Duration = Duration::from_secs(20);
+
+/// Between two attempts while the outbox is full.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
 impl Engine {
     pub(super) fn reply_fault(&self, asked: Asked, fault: Fault) {
         self.count(&asked, fault.code.as_str());
@@ -36,9 +42,10 @@ impl Engine {
             tracing::error!(command = asked.command, "a reply has no form in the asker's encoding");
             return;
         };
-        if asked.route.due_at <= now {
-            let publication = tokio::time::timeout(DIRECT_LIMIT, inner.publisher.publish(message)).await;
-            match publication {
+        // While the outbox is full there is nowhere to move to: the broker is given more time, and sends less meanwhile.
+        while asked.route.due_at <= now || inner.outbox.is_full() {
+            let limit = if inner.outbox.is_full() { PATIENT_LIMIT } else { DIRECT_LIMIT };
+            match tokio::time::timeout(limit, inner.publisher.publish(message.clone())).await {
                 Ok(Publication::Accepted) => return asked.answered(self, stored, None),
                 Ok(Publication::Refused(reason)) => {
                     inner.metrics.reply_refused(reason);
@@ -47,11 +54,14 @@ impl Engine {
                 }
                 Ok(Publication::Unsent) | Err(_) => {}
             }
-        }
-        if inner.outbox.is_full() {
-            // Not acknowledged: at QoS 1 the broker keeps the command and delivers it again on the next connection.
-            inner.metrics.message_dropped("outbox_full");
-            return;
+            if !inner.outbox.is_full() {
+                break;
+            }
+            if asked.is_gone() || inner.closing.is_cancelled() {
+                inner.metrics.message_dropped("outbox_full");
+                return;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
         let defer = Defer::new(self.clone(), asked, stored);
         if let Err(error) = inner.ledger.submit(Box::new(defer)).await {

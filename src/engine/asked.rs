@@ -50,6 +50,14 @@ impl Asked {
         self.started.elapsed() > self.time_left
     }
 
+    /// Whether nobody waits for what becomes of it: it came at QoS 0, or will be delivered again.
+    pub(super) fn is_gone(&self) -> bool {
+        match &self.channel {
+            Channel::Mqtt(ack) => !ack.is_owed() || ack.is_void(),
+            Channel::Local(_) => false,
+        }
+    }
+
     /// What the inbox knows it by; `None` without a `message_id`.
     pub(super) fn key(&self) -> Option<Key> {
         self.call.message_id.as_ref().map(|message_id| Key {

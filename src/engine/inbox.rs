@@ -24,7 +24,7 @@ pub(super) struct Key {
 #[expect(clippy::large_enum_variant, reason = "there is one of it at a time")]
 pub(super) enum Known {
     /// It took effect, and this was the answer; `on_its_way` to this route when it is still to be published there.
-    Answered { stored: Stored, on_its_way: Option<Route> },
+    Answered { row: i64, stored: Stored, on_its_way: Option<Route> },
     /// It is a job that has not finished.
     Running { job: String },
 }
@@ -55,9 +55,9 @@ pub(super) fn find(connection: &Connection, key: &Key) -> Result<Option<Known>, 
         ));
     }
     match (reply, job) {
-        (Some(reply), _) => {
-            let (stored, on_its_way) = outbox::load(connection, reply)?;
-            Ok(Some(Known::Answered { stored, on_its_way }))
+        (Some(row), _) => {
+            let (stored, on_its_way) = outbox::load(connection, row)?;
+            Ok(Some(Known::Answered { row, stored, on_its_way }))
         }
         (None, Some(job)) => Ok(Some(Known::Running { job })),
         (None, None) => Err(Fault::internal()),

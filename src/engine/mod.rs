@@ -45,7 +45,7 @@ use crate::wire::{Fault, Names};
 
 /// Commands that are being dealt with at the same time, whatever their kind. Beyond it the broker is made to wait, and
 /// what came at QoS 0 is dropped: a flood costs a bounded number of tasks.
-const IN_HAND: usize = 512;
+const IN_HAND: usize = 128;
 
 /// The engine's limits.
 #[derive(Clone, Debug)]

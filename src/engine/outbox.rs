@@ -166,16 +166,25 @@ fn from_row(row: &Row<'_>) -> Result<Pending, Fault> {
     Ok(Pending { id: row.get(0)?, bytes: outcome.len() as u64, stored, route })
 }
 
-/// Closes a row: it is kept while a repeat of its command may ask for it, else removed. Whether it was open: a reply
-/// that a look found before it was offered is published, and closed, twice.
-fn close(unit: &Unit<'_>, id: i64) -> Result<bool, Fault> {
+/// Closes a row that was published when it was due at `due_at`: it is kept while a repeat of its command may ask for it,
+/// else removed. Whether it was open: a reply that a look found before it was offered is published, and closed, twice.
+/// A row that is to be sent again has another time by now, and stays open.
+fn close(unit: &Unit<'_>, id: i64, due_at: Timestamp) -> Result<bool, Fault> {
+    let which = params![id, due_at.millis()];
     let kept = unit
-        .prepare_cached("UPDATE outbox SET open = 0 WHERE id = ?1 AND kept = 1 AND open = 1")?
-        .execute([id])?;
-    if kept > 0 {
-        return Ok(true);
-    }
-    Ok(unit.prepare_cached("DELETE FROM outbox WHERE id = ?1 AND open = 1")?.execute([id])? > 0)
+        .prepare_cached("UPDATE outbox SET open = 0 WHERE id = ?1 AND due_at = ?2 AND open = 1 AND kept = 1")?
+        .execute(which)?;
+    let removed = unit
+        .prepare_cached("DELETE FROM outbox WHERE id = ?1 AND due_at = ?2 AND open = 1 AND kept = 0")?
+        .execute(which)?;
+    Ok(kept + removed > 0)
+}
+
+/// The reply in an open row is wanted once more: it is published after this, even if it has just been.
+pub(super) fn send_again(unit: &Unit<'_>, id: i64) -> Result<(), Fault> {
+    unit.prepare_cached("UPDATE outbox SET due_at = max(due_at + 1, ?2) WHERE id = ?1 AND open = 1")?
+        .execute(params![id, unit.now().millis()])?;
+    Ok(())
 }
 
 /// The inbox no longer refers to the row: it goes now, or when it is closed.
@@ -448,15 +457,20 @@ async fn close_rows(
 ) {
     let mut batch = Vec::with_capacity(CLOSE_BATCH);
     while closing.recv_many(&mut batch, CLOSE_BATCH).await > 0 {
-        let rows: Vec<i64> = batch.iter().map(|pending| pending.id).collect();
-        let closed =
-            ledger.write(move |unit| rows.iter().map(|id| close(unit, *id)).collect::<Result<Vec<_>, _>>());
+        let rows: Vec<_> = batch.iter().map(|pending| (pending.id, pending.route.due_at)).collect();
+        let closed = ledger.write(move |unit| {
+            rows.iter().map(|(id, due_at)| close(unit, *id, *due_at)).collect::<Result<Vec<_>, _>>()
+        });
         match closed.await {
-            Ok(closed) => batch
-                .iter()
-                .zip(closed)
-                .filter(|(_, was_open)| *was_open)
-                .for_each(|(pending, _)| outbox.closed(pending)),
+            Ok(closed) => {
+                for (pending, was_open) in batch.iter().zip(closed) {
+                    if was_open {
+                        outbox.closed(pending);
+                    } else {
+                        outbox.left_over.store(true, Ordering::Release);
+                    }
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "accepted replies could not be closed; they will be sent again");
                 outbox.left_over.store(true, Ordering::Release);

@@ -45,6 +45,12 @@ impl Ack {
         Self(None)
     }
 
+    /// Whether there is one.
+    #[must_use]
+    pub const fn is_owed(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Whether the broker will deliver the message again whatever happens to it here.
     #[must_use]
     pub fn is_void(&self) -> bool {

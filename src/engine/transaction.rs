@@ -50,9 +50,12 @@ impl Transaction {
         let key = self.asked.key();
         if let Some(key) = &key {
             match inbox::find(unit, key)? {
-                Some(Known::Answered { stored, on_its_way }) => {
-                    let there_already = on_its_way.is_some_and(|route| route.leads_where(&self.asked.route));
-                    return Ok(if there_already { Done::OnItsWay(stored) } else { Done::Repeated(stored) });
+                Some(Known::Answered { row, stored, on_its_way }) => {
+                    if on_its_way.is_some_and(|route| route.leads_where(&self.asked.route)) {
+                        outbox::send_again(unit, row)?;
+                        return Ok(Done::OnItsWay(stored));
+                    }
+                    return Ok(Done::Repeated(stored));
                 }
                 Some(Known::Running { job }) => {
                     let outcome = jobs::still_running(&job)?;
@@ -152,6 +155,7 @@ impl Work for Transaction {
             }
             (Ok(()), Some(Done::OnItsWay(stored))) => {
                 engine.count(&asked, "repeated");
+                engine.inner.outbox.look_again();
                 asked.answered(&engine, stored, None);
             }
             (Ok(()), None) => engine.reply_fault(asked, Fault::internal()),
@@ -192,8 +196,11 @@ impl Work for Defer {
         let Self { engine, asked, stored, row } = *self;
         match result {
             Ok(()) => asked.answered(&engine, stored, row),
-            // Not acknowledged: the broker keeps the command and delivers it again on the next connection.
-            Err(error) => tracing::warn!(%error, "a reply could be neither published nor kept"),
+            Err(error) if asked.is_gone() => {
+                tracing::warn!(%error, "a reply could be neither published nor kept");
+            }
+            // The connection still waits for its acknowledgement, and all that come after it: try again.
+            Err(_) => engine.reply_later(asked, stored),
         }
     }
 }
