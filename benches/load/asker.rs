@@ -9,6 +9,7 @@ use rumqttc::{
 };
 
 use super::Failure;
+use super::cpu::Used;
 use super::link::{self, Broker};
 use super::work::Operation;
 
@@ -27,12 +28,27 @@ pub struct Measured {
     pub elapsed: Duration,
     /// Time to each answer in microseconds, sorted.
     latencies: Vec<u32>,
+    /// Processor time of each answer.
+    used: Used,
 }
 
 impl Measured {
     /// Answers a second.
     pub fn rate(&self) -> f64 {
         self.answers as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Says which processor time was used before and after it.
+    pub fn took(&mut self, before: Used, after: Used) {
+        // The answers that were due at the end are in it, too.
+        let answers = self.latencies.len().max(1) as f64;
+        self.used.all = (after.all - before.all) / answers;
+        self.used.answering = (after.answering - before.answering) / answers;
+    }
+
+    /// Processor time of each answer, in seconds.
+    pub const fn used(&self) -> Used {
+        self.used
     }
 
     /// The time, in microseconds, within which `share` of the answers came.

@@ -13,6 +13,7 @@
 mod support;
 
 mod asker;
+mod cpu;
 mod link;
 mod naive;
 mod node;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use asker::Asker;
+use cpu::Processes;
 use link::Broker;
 use node::Node;
 use report::{Report, Row};
@@ -140,7 +142,7 @@ async fn measure(args: Args) -> Result<bool, Failure> {
         report.idle = Some(node.resident()?);
         node.stop().await?;
     }
-    load(&args, &broker, folder.path(), &mut report).await?;
+    load(&args, &broker, mosquitto.process(), folder.path(), &mut report).await?;
     if args.ready_memories > 0 {
         let many = folder.path().join("many");
         node::remember(&many, args.ready_memories).await?;
@@ -176,11 +178,21 @@ fn rows(args: &Args) -> Result<Vec<Row>, Failure> {
 }
 
 /// The rounds.
-async fn load(args: &Args, broker: &Broker, folder: &Path, report: &mut Report) -> Result<(), Failure> {
+async fn load(
+    args: &Args,
+    broker: &Broker,
+    broker_process: Option<u32>,
+    folder: &Path,
+    report: &mut Report,
+) -> Result<(), Failure> {
     let state = folder.join("load");
     node::remember(&state, args.memories).await?;
-    let _responder = Responder::start(broker, &folder.join("naive"))?;
+    let responder = Responder::start(broker, &folder.join("naive"))?;
     let node = Node::start(broker, &state).await?;
+    let processes = Processes {
+        broker: broker_process.ok_or("mosquitto is gone")?,
+        answering: [responder.0.id(), node.process()],
+    };
     let mut asker = Asker::connect(broker).await?;
     let time = Duration::from_secs_f64(args.seconds);
     // Caches, and the connections of the ledger, are filled by the first questions.
@@ -189,7 +201,9 @@ async fn load(args: &Args, broker: &Broker, folder: &Path, report: &mut Report) 
     }
     for round in 1..=args.rounds {
         for row in &mut report.rows {
-            let many = asker.run(row.operation(), args.in_flight, time).await?;
+            let before = processes.used()?;
+            let mut many = asker.run(row.operation(), args.in_flight, time).await?;
+            many.took(before, processes.used()?);
             let single = asker.run(row.operation(), 1, time.mul_f64(0.5)).await?;
             eprintln!("round {round}, {}: {:.0}/s", row.operation(), many.rate());
             row.add(many, single);

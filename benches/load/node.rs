@@ -77,6 +77,11 @@ impl Node {
         Ok(node)
     }
 
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its memory now.
     pub fn resident(&self) -> Result<Resident, Failure> {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::asker::Measured;
+use super::cpu::Used;
 use super::node::Resident;
 use super::work::Operation;
 
@@ -50,6 +51,12 @@ impl Row {
         self.single.iter().map(of).min().unwrap_or_default()
     }
 
+    /// Processor time of an answer in the round that needed least of it.
+    fn used(&self) -> Used {
+        let used = self.many.iter().map(Measured::used);
+        used.min_by(|one, other| one.all.total_cmp(&other.all)).unwrap_or_default()
+    }
+
     /// The ratio to the echo of the same round, lowest and highest.
     fn spread(&self, echo: &Self) -> (f64, f64) {
         let ratios = self.many.iter().zip(&echo.many).map(|(own, echo)| own.rate() / echo.rate());
@@ -79,12 +86,15 @@ impl Report {
     pub fn print(&self) {
         let transport = if self.tls { "TLS 1.3" } else { "plain" };
         println!(
-            "\n{:<22} {:>12} {:>8} {:>13} {:>6} {:>9} {:>9}",
+            "\n{:<20} {:>15} {:>8} {:>11} {:>5} {:>11} {:>10} {:>7} {:>7} {:>7}",
             transport,
             format!("/s, {} in flight", self.in_flight),
             "of echo",
             "by round",
             "aim",
+            "CPU µs, all",
+            "answering",
+            "of echo",
             "p50 µs",
             "p99 µs"
         );
@@ -92,13 +102,17 @@ impl Report {
         for row in &self.rows {
             let (low, high) = row.spread(echo);
             let (p50, p99) = row.latency();
+            let used = row.used();
             println!(
-                "{:<22} {:>15.0} {:>8.2} {:>13} {:>6} {p50:>9} {p99:>9}",
+                "{:<20} {:>15.0} {:>8.2} {:>11} {:>5} {:>11.0} {:>10.0} {:>7.2} {p50:>7} {p99:>7}",
                 row.operation.name(),
                 row.rate(),
                 row.rate() / echo.rate(),
                 format!("{low:.2}–{high:.2}"),
                 row.operation.aim().map_or_else(|| "–".to_owned(), |aim| format!("{aim:.1}")),
+                used.all * 1e6,
+                used.answering * 1e6,
+                echo.used().all / used.all,
             );
         }
         for (name, memory) in [("idle", self.idle), ("10 s after the load", self.after)] {
@@ -124,7 +138,8 @@ impl Report {
             .map(|row| {
                 let (p50, p99) = row.latency();
                 json!({ "operation": row.operation.name(), "per_second": row.rate().round(),
-                    "of_echo": row.rate() / echo, "aim": row.operation.aim(), "p50_us": p50, "p99_us": p99 })
+                    "of_echo": row.rate() / echo, "cpu_us": (row.used().all * 1e6).round(),
+                    "cpu_answering_us": (row.used().answering * 1e6).round(), "aim": row.operation.aim(), "p50_us": p50, "p99_us": p99 })
             })
             .collect();
         let memory = |found: Option<Resident>| {
@@ -132,7 +147,7 @@ impl Report {
         };
         json!({ "tls": self.tls, "in_flight": self.in_flight, "rows": rows,
             "idle_mb": memory(self.idle), "after_load_mb": memory(self.after),
-            "ready_ms": self.ready.as_ref().map(|(_, times)| times), })
+            "ready_ms": self.ready.as_ref().map(|(_, times)| times.iter().map(|time| time.round()).collect::<Vec<_>>()) })
     }
 
     /// Every aim that was missed, in words.

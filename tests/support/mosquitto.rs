@@ -101,6 +101,11 @@ impl Mosquitto {
         assert!(self.try_start().await, "mosquitto does not start again: {}", self.log());
     }
 
+    /// Its process; `None` while it is stopped.
+    pub fn process(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
