@@ -32,6 +32,9 @@ const PAGE: u32 = 128;
 /// How often due and left-over rows are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Longest time that an accepted reply waits to be closed.
+const CLOSE_DELAY: Duration = Duration::from_millis(10);
+
 /// Rows closed in one unit.
 const CLOSE_BATCH: usize = 256;
 
@@ -448,6 +451,20 @@ fn lock(owned: &Mutex<HashSet<i64>>) -> std::sync::MutexGuard<'_, HashSet<i64>> 
     owned.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Waits for more to close, for at most [`CLOSE_DELAY`], so that replies that come one by one do not cost a commit each.
+async fn gather(closing: &mut mpsc::Receiver<Pending>, batch: &mut Vec<Pending>) {
+    let more = async {
+        while batch.len() < CLOSE_BATCH {
+            let room = CLOSE_BATCH - batch.len();
+            if closing.recv_many(batch, room).await == 0 {
+                break;
+            }
+        }
+    };
+    // Cancel safe: what has been received is in the batch.
+    let _ = tokio::time::timeout(CLOSE_DELAY, more).await;
+}
+
 /// Closes rows in batches. A crash before it gets to one means that the reply is sent again, with the same id.
 async fn close_rows(
     mut closing: mpsc::Receiver<Pending>,
@@ -457,6 +474,7 @@ async fn close_rows(
 ) {
     let mut batch = Vec::with_capacity(CLOSE_BATCH);
     while closing.recv_many(&mut batch, CLOSE_BATCH).await > 0 {
+        gather(&mut closing, &mut batch).await;
         let rows: Vec<_> = batch.iter().map(|pending| (pending.id, pending.route.due_at)).collect();
         let closed = ledger.write(move |unit| {
             rows.iter().map(|(id, due_at)| close(unit, *id, *due_at)).collect::<Result<Vec<_>, _>>()

@@ -223,6 +223,9 @@ fn open_writable(path: &Path) -> Result<Connection, rusqlite::Error> {
     // Forgotten content is overwritten, not just unlinked.
     connection.pragma_update(None, "secure_delete", true)?;
     connection.pragma_update(None, "cache_size", -4096)?;
+    // Each unit's savepoint keeps the pages that it changes: in memory, not in a file under /var/tmp, where they would be
+    // written for every unit, and where nobody looks for what was forgotten.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)

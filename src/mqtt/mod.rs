@@ -29,8 +29,9 @@ const REQUEST_QUEUE: usize = 2 * RECEIVE_MAXIMUM as usize;
 
 /// Most QoS 1 deliveries that are unacknowledged at the same time. A broker that keeps its word stays at
 /// [`RECEIVE_MAXIMUM`], but Mosquitto 2.0 resumes a session by sending all that it has queued (1,000 by default): to end
-/// the connection for that would only make it send the same again.
-pub const AT_LEAST_ONCE_QUEUE: usize = 4_096;
+/// the connection for that would only make it send the same again. There are no more packet identifiers than this, so
+/// only their weight can be too much.
+pub const AT_LEAST_ONCE_QUEUE: usize = u16::MAX as usize;
 
 /// What they may weigh together, in bytes, once they are more than twice the Receive Maximum.
 const AT_LEAST_ONCE_BYTES: usize = 32 << 20;

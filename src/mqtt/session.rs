@@ -128,6 +128,9 @@ impl Session {
             match event {
                 Ok(Event::Incoming(Incoming::ConnAck(connack))) => {
                     stood = true;
+                    // Its work was to make the library accept a kept session. Left in place, it would be given a copy of
+                    // all that is in flight with every packet.
+                    self.event_loop.options.clear_session_store();
                     let announced =
                         connack.properties.as_ref().and_then(|properties| properties.max_packet_size);
                     let now_standing = Standing {

@@ -29,6 +29,8 @@ pub struct MosquittoOptions {
     pub acl: Option<String>,
     /// The TLS listener asks for a certificate of our authority.
     pub require_client_certificate: bool,
+    /// Logs no packets, for where time is measured.
+    pub quiet: bool,
     /// Further lines for its configuration.
     pub extra: String,
 }
@@ -99,6 +101,11 @@ impl Mosquitto {
         assert!(self.try_start().await, "mosquitto does not start again: {}", self.log());
     }
 
+    /// Its process; `None` while it is stopped.
+    pub fn process(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
@@ -142,9 +149,9 @@ impl Mosquitto {
         let dir = self.dir.path().display();
         let options = &self.options;
         // It gives up root by default, and could then not read its files.
-        let mut text = String::from(
-            "user root\nlog_dest stderr\nlog_type all\nallow_anonymous true\nset_tcp_nodelay true\n",
-        );
+        let mut text =
+            String::from("user root\nlog_dest stderr\nallow_anonymous true\nset_tcp_nodelay true\n");
+        text.push_str(if options.quiet { "log_type error\nlog_type warning\n" } else { "log_type all\n" });
         if options.persistence || options.autosave_on_changes {
             writeln!(text, "persistence true\npersistence_location {dir}/").unwrap();
         }

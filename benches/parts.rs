@@ -1,0 +1,121 @@
+//! The parts of a command's way, without a broker: decoding, judging, committing.
+//!
+//! `cargo bench --bench parts`; a name after `--` chooses.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput};
+use orchd::clock::Clock;
+use orchd::conscience::{Conscience, Thresholds};
+use orchd::ledger::{Ledger, Options};
+use orchd::wire::{Encoding, Properties, decode};
+use serde_json::json;
+
+/// Units that are committed together in the group of `ledger`.
+const GROUP: u64 = 64;
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .sample_size(30)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .without_plots()
+        .configure_from_args();
+    envelope(&mut criterion);
+    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
+    else {
+        return eprintln!("the runtime could not start");
+    };
+    let folder = match tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")) {
+        Ok(folder) => folder,
+        Err(error) => return eprintln!("no folder for the ledger: {error}"),
+    };
+    let ledger = match Ledger::open(folder.path(), &Options::default(), Clock::system()) {
+        Ok(ledger) => ledger,
+        Err(error) => return eprintln!("{error}"),
+    };
+    evaluate(&mut criterion, &runtime, &ledger);
+    commit(&mut criterion, &runtime, &ledger);
+    ledger.close();
+    criterion.final_summary();
+}
+
+/// A question in an envelope, decoded down to the command's payload.
+fn envelope(criterion: &mut Criterion) {
+    let question = json!({
+        "message_id": "0192f0c1-2f5a-7c3e-9d51-1f0e8a3b7c11",
+        "timestamp": "2026-11-21T00:00:00Z",
+        "payload": { "content": "The lift in the house next door does not work.", "tags": ["house", "lift"] },
+        "metadata": { "client_id": "bench", "correlation_id": "7", "reply_to": "orch/inbox/anonymous/bench" },
+    });
+    let mut group = criterion.benchmark_group("decode");
+    for (name, encoding) in [("json", Encoding::Json), ("cbor", Encoding::Cbor)] {
+        let Ok(bytes) = encoding.encode(&question).map(Bytes::from) else { return };
+        let properties =
+            Properties { content_type: Some(encoding.content_type().to_owned()), ..Properties::default() };
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let (address, request) = decode(&properties, black_box(&bytes));
+                let payload = request.and_then(|request| request.payload.decode::<serde_json::Value>());
+                assert!(payload.is_ok());
+                address
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A judgement by the default rules.
+fn evaluate(criterion: &mut Criterion, runtime: &tokio::runtime::Runtime, ledger: &Ledger) {
+    let thresholds = Thresholds::default();
+    let conscience = match runtime.block_on(Conscience::open(ledger, thresholds)) {
+        Ok(conscience) => conscience,
+        Err(fault) => return eprintln!("{fault}"),
+    };
+    let mut group = criterion.benchmark_group("evaluate");
+    for (name, action) in [
+        ("approved", "I will help the family next door to carry what they need up the stairs."),
+        ("refused", "I will harm the family next door and lie to them about it afterwards."),
+    ] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| conscience.evaluate(black_box(action)));
+        });
+    }
+    group.finish();
+}
+
+/// Units of work from submission to durability, alone and many at a time.
+fn commit(criterion: &mut Criterion, runtime: &tokio::runtime::Runtime, ledger: &Ledger) {
+    let created = runtime.block_on(ledger.write(|unit| {
+        Ok(unit.execute_batch("CREATE TABLE bench (id INTEGER PRIMARY KEY, content TEXT NOT NULL) STRICT")?)
+    }));
+    if let Err(fault) = created {
+        return eprintln!("{fault}");
+    }
+    let write = || {
+        ledger.write(|unit| {
+            let text = "The lift in the house next door does not work.";
+            Ok(unit.prepare_cached("INSERT INTO bench (content) VALUES (?1)")?.execute([text])?)
+        })
+    };
+    let mut group = criterion.benchmark_group("ledger");
+    for (name, units) in [("one", 1), ("group", GROUP)] {
+        group.throughput(Throughput::Elements(units));
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|iterations| {
+                runtime.block_on(async {
+                    let started = Instant::now();
+                    for _ in 0..iterations {
+                        let done = futures_util::future::join_all((0..units).map(|_| write())).await;
+                        assert!(done.iter().all(Result::is_ok));
+                    }
+                    started.elapsed()
+                })
+            });
+        });
+    }
+    group.finish();
+}
