@@ -14,7 +14,7 @@ use super::port::{Ack, Delivery, Outgoing, Publication, Publish};
 use super::*;
 use crate::clock::Clock;
 use crate::gate;
-use crate::ledger::{self, Ledger, Unit};
+use crate::ledger::{self, GenerationError, Ledger, OpenError, Unit};
 use crate::observe::health::Health;
 use crate::wire::{Encoding, Properties, Reply, Status};
 
@@ -113,7 +113,16 @@ impl Bench {
     #[expect(clippy::disallowed_methods, reason = "a test bounds what it sends itself")]
     async fn in_dir(dir: tempfile::TempDir, outbox: Bounds) -> Self {
         let options = ledger::Options { reserve_bytes: 1 << 20, ..ledger::Options::default() };
-        let ledger = Ledger::open(dir.path(), &options, Clock::system()).unwrap();
+        // The tasks of the engine before may take a moment to let go of the folder.
+        let opened = async {
+            loop {
+                match Ledger::open(dir.path(), &options, Clock::system()) {
+                    Err(OpenError::Generation(GenerationError::Locked(_))) => tokio::task::yield_now().await,
+                    opened => return opened.unwrap(),
+                }
+            }
+        };
+        let ledger = tokio::time::timeout(Duration::from_secs(20), opened).await.expect("the folder is free");
         let (sender, published) = mpsc::unbounded_channel();
         let broker = Arc::new(Broker { connected: AtomicBool::new(true), published: Mutex::new(sender) });
         let parrot = Arc::new(Parrot::default());
