@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
@@ -227,8 +228,15 @@ fn open_writable(path: &Path) -> Result<Connection, rusqlite::Error> {
     // written for every unit, and where nobody looks for what was forgotten.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    keep_plans(&connection)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
+}
+
+/// Has a prepared statement keep its plan whatever is bound to it. Otherwise SQLite prepares each one with a parameter in
+/// its WHERE anew after its parameters were cleared, which the cache of statements does with every use.
+fn keep_plans(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ impl Readers {
         let connection = Connection::open_with_flags(&self.pool.path, flags)?;
         connection.busy_timeout(SNAPSHOT_LIMIT)?;
         connection.pragma_update(None, "cache_size", -2048)?;
+        super::keep_plans(&connection)?;
         connection.set_prepared_statement_cache_capacity(64);
         Ok(connection)
     }

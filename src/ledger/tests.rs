@@ -192,3 +192,20 @@ fn a_migration_that_fails_leaves_the_schema_before_it() {
     assert_eq!(version, 1);
     assert!(connection.prepare("SELECT * FROM half").is_err());
 }
+
+#[tokio::test]
+async fn a_cached_statement_is_not_prepared_anew_for_other_parameters() {
+    fn prepared_anew(connection: &Connection) -> Result<i32, Fault> {
+        let mut times = 0;
+        for key in ["a", "b", "c"] {
+            let mut statement = connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+            assert!(!statement.exists([key])?);
+            times = statement.get_status(rusqlite::StatementStatus::RePrepare);
+        }
+        Ok(times)
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    assert_eq!(ledger.write(|unit| prepared_anew(unit)).await, Ok(0));
+    assert_eq!(ledger.read(prepared_anew).await, Ok(0));
+}
