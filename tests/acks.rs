@@ -258,10 +258,14 @@ async fn an_acknowledgement_of_an_earlier_connection_is_never_sent_on_a_new_one(
                 acknowledged = true;
             }
             Some(Packet::Publish(publish)) => {
+                peer.puback(publish.packet_id.unwrap()).await;
                 let body: Value = serde_json::from_slice(&publish.payload).unwrap();
+                // The answer to the fence was not acknowledged before the connection ended; it may come here too.
+                if body["in_reply_to"] == "fence" {
+                    continue;
+                }
                 assert_eq!(body["message_id"], first.message_id.as_str());
                 assert_eq!(body["payload"], first.body["payload"]);
-                peer.puback(publish.packet_id.unwrap()).await;
                 repeated = true;
             }
             other => panic!("expected the answer or its acknowledgement, got {other:?}"),
