@@ -57,6 +57,15 @@ async fn broker(options: MosquittoOptions) -> Option<Mosquitto> {
     mosquitto(options).await
 }
 
+/// Waits until the node knows that its connection is lost.
+async fn noticed(daemon: &mut Daemon) {
+    daemon
+        .until("it has noticed", |daemon| {
+            daemon.http("/health/ready").is_some_and(|(status, _)| status != 200)
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn what_was_accepted_is_answered_after_the_broker_came_back_with_its_sessions() {
     let options = MosquittoOptions { persistence: true, ..MosquittoOptions::default() };
@@ -130,11 +139,7 @@ async fn subscriptions_are_back_within_ten_seconds_whether_the_session_was_kept_
         let options = default_pauses(DaemonOptions::new("quick", Via::Plain(broker.addr())));
         let mut daemon = Daemon::start(options).await;
         broker.stop().await;
-        daemon
-            .until("it has noticed", |daemon| {
-                daemon.http("/health/ready").is_some_and(|(status, _)| status != 200)
-            })
-            .await;
+        noticed(&mut daemon).await;
         broker.start().await;
         let started = Instant::now();
         daemon.ready().await;
@@ -151,11 +156,7 @@ async fn a_link_that_has_fallen_silent_is_noticed_by_keep_alive_and_made_anew() 
     let options = DaemonOptions::new("patient", Via::Plain(link.addr())).set("broker.keep_alive_s=5");
     let mut daemon = Daemon::start(options).await;
     link.half_open();
-    daemon
-        .until("it has noticed", |daemon| {
-            daemon.http("/health/ready").is_some_and(|(status, _)| status != 200)
-        })
-        .await;
+    noticed(&mut daemon).await;
     link.mend();
     daemon.ready().await;
     let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
@@ -249,11 +250,7 @@ async fn a_node_stops_in_time_while_the_broker_is_down() {
     let options = default_pauses(DaemonOptions::new("mortal", Via::Plain(broker.addr())));
     let mut daemon = Daemon::start(options).await;
     broker.stop().await;
-    daemon
-        .until("it has noticed", |daemon| {
-            daemon.http("/health/ready").is_some_and(|(status, _)| status != 200)
-        })
-        .await;
+    noticed(&mut daemon).await;
     daemon.terminate().await;
 }
 

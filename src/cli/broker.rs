@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::run::start_logging;
-use super::{Exit, Shared, complain, print};
+use super::{Exit, Shared, complain, print, run_async};
 use crate::broker::{Broker, BrokerConfig, BrokerStorage};
 use crate::config::{Config, Role};
 use crate::gate::token::{PublicKey, Verifier};
@@ -31,10 +31,7 @@ impl Args {
             complain(error);
             return Exit::Usage;
         }
-        let ended = prepare(&config).and_then(|prepared| {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(serve(&config, prepared))
-        });
+        let ended = prepare(&config).and_then(|prepared| run_async(serve(&config, prepared))?);
         match ended {
             Ok(exit) => exit,
             Err(error) => {

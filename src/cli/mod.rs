@@ -63,6 +63,9 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// How long threads that still block are waited for at the end.
+const STRAGGLERS: std::time::Duration = std::time::Duration::from_millis(200);
+
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 error answer, 2 usage or configuration, 3 timeout, 4 unreachable, \
 10 not approved, 11 needs review.";
@@ -173,6 +176,17 @@ fn report(mistakes: &[Mistake]) {
         let s = if errors == 1 { "" } else { "s" };
         complain(format_args!("{errors} mistake{s} in the configuration"));
     }
+}
+
+/// Runs `main` on a runtime of its own. Whatever still blocks a thread when it ends does not hold up the stop.
+///
+/// # Errors
+/// The threads cannot be started.
+fn run_async<T>(main: impl Future<Output = T>) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(main);
+    runtime.shutdown_timeout(STRAGGLERS);
+    Ok(ended)
 }
 
 /// Writes to standard output. A reader that has gone away (`orchd … | head`) is no failure.

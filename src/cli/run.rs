@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, Shared, complain};
+use super::{Exit, Shared, complain, run_async};
 use crate::config::{Config, LogFormat, Role};
 use crate::node::{self, Ports, Signals};
 use crate::observe::logging::{self, FilterHandle, Format};
@@ -32,17 +32,8 @@ impl Args {
                 return Exit::Usage;
             }
         };
-        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                complain(format_args!("the runtime could not start: {error}"));
-                return Exit::Failed;
-            }
-        };
         let reload_from = Shared { config: shared.config.clone(), set: shared.set.clone() };
-        let ended = runtime.block_on(run(config, reload_from, filter));
-        // Whatever still blocks a thread must not hold up the stop.
-        runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+        let ended = run_async(run(config, reload_from, filter)).unwrap_or_else(|error| Err(error.into()));
         match ended {
             Ok(()) => Exit::Ok,
             Err(error) => {

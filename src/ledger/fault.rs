@@ -31,6 +31,10 @@ impl From<Error> for Fault {
             Some(ErrorCode::OperationInterrupted) => {
                 Self::new(Code::Expired, "the read took longer than one second")
             }
+            Some(ErrorCode::DatabaseBusy) => {
+                tracing::warn!(%error, "another process holds the ledger's lock");
+                Self::new(Code::Busy, "the ledger is held by another process").retry_after(1_000)
+            }
             _ => {
                 tracing::error!(%error, "the ledger refused an operation");
                 Self::internal()

@@ -91,6 +91,23 @@ async fn when_sqlite_ends_the_transaction_the_others_run_again() {
 }
 
 #[tokio::test]
+async fn while_another_process_holds_the_lock_writes_are_answered_busy_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let other = Connection::open(dir.path().join("gen-1/ledger.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (first, second) = tokio::join!(put(&ledger, "a"), put(&ledger, "b"));
+    for refused in [first, second] {
+        let fault = refused.unwrap_err();
+        assert_eq!(fault.code, Code::Busy);
+        assert!(fault.retry_after_ms.is_some());
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    put(&ledger, "a").await.unwrap();
+    assert_eq!(keys(&ledger).await, 1);
+}
+
+#[tokio::test]
 async fn hooks_run_after_commit_and_only_then() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());

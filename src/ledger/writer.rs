@@ -18,7 +18,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::audit::{self, Entry};
-use super::fault::{is_full, storage_full};
+use super::fault::storage_full;
 use super::reserve::Reserve;
 use super::unit::{Unit, Work};
 use super::{Committed, Options};
@@ -198,11 +198,6 @@ struct Thread {
 /// A unit and the place it holds in the queue until it is finished.
 type Queued = (Box<dyn Work>, OwnedSemaphorePermit);
 
-/// The group's transaction is gone; nothing of it was written.
-struct GroupLost {
-    full: bool,
-}
-
 impl Thread {
     fn run(mut self) {
         let mut stop = false;
@@ -258,6 +253,11 @@ impl Thread {
         }
         match self.attempt(&mut group) {
             Ok(results) => finish_all(group, results),
+            // Each alone would wait as long again for whoever holds the lock.
+            Err(lost) if lost.code == Code::Busy => {
+                let refused = group.iter().map(|_| (Err(lost.clone()), Vec::new())).collect();
+                finish_all(group, refused);
+            }
             Err(lost) => self.one_by_one(group, &lost),
         }
         self.bound_wal();
@@ -276,8 +276,8 @@ impl Thread {
         allowed
     }
 
-    fn one_by_one(&mut self, group: Vec<Queued>, lost: &GroupLost) {
-        if lost.full {
+    fn one_by_one(&mut self, group: Vec<Queued>, lost: &Fault) {
+        if lost.code == Code::StorageFull {
             self.enter_full();
         }
         for single in self.refuse_while_full(group) {
@@ -285,18 +285,18 @@ impl Thread {
             let results = match self.attempt(&mut single) {
                 Ok(results) => results,
                 Err(lost) => {
-                    if lost.full {
+                    if lost.code == Code::StorageFull {
                         self.enter_full();
                     }
-                    vec![(Err(if lost.full { storage_full() } else { Fault::internal() }), Vec::new())]
+                    vec![(Err(lost), Vec::new())]
                 }
             };
             finish_all(single, results);
         }
     }
 
-    /// Runs a group in one transaction.
-    fn attempt(&mut self, group: &mut [Queued]) -> Result<Vec<UnitResult>, GroupLost> {
+    /// Runs a group in one transaction. An error means that the transaction is gone and nothing of it was written.
+    fn attempt(&mut self, group: &mut [Queued]) -> Result<Vec<UnitResult>, Fault> {
         let started = Instant::now();
         let now = self.clock.now();
         let result = self.transaction(group, now);
@@ -319,11 +319,9 @@ impl Thread {
                 if !self.connection.is_autocommit() {
                     let _ = self.connection.execute_batch("ROLLBACK");
                 }
-                let full = is_full(&error);
-                if !full {
-                    tracing::error!(%error, units = group.len(), "a group of the ledger was lost; its units run again singly");
-                }
-                Err(GroupLost { full })
+                let lost = Fault::from(error);
+                tracing::warn!(code = %lost.code, units = group.len(), "a group of the ledger was undone");
+                Err(lost)
             }
         }
     }

@@ -10,7 +10,7 @@ use super::examples;
 use crate::clock::Timestamp;
 use crate::engine::command::Declaration;
 use crate::node::EventDeclaration;
-use crate::wire::Reply;
+use crate::wire::{Metadata, Reply};
 
 /// A command in an envelope. An object with a member `payload` is one, everything else is the payload itself.
 #[derive(JsonSchema)]
@@ -27,29 +27,6 @@ struct Envelope {
     payload: Value,
     /// What MQTT 5 has properties for. A property wins over the member.
     metadata: Option<Metadata>,
-}
-
-/// What MQTT 5 has properties for.
-#[derive(JsonSchema)]
-#[expect(dead_code, reason = "describes what `wire` reads; never built")]
-struct Metadata {
-    /// Returned in the reply as it is: 1 to 256 bytes.
-    #[schemars(length(min = 1, max = 256))]
-    correlation_id: Option<String>,
-    /// Where the reply goes; the Response Topic wins over it.
-    reply_to: Option<String>,
-    /// How long the reply is of use, in milliseconds; the Message Expiry Interval wins over it.
-    expires_in_ms: Option<u64>,
-    /// W3C Trace Context.
-    traceparent: Option<String>,
-    /// Read, and not checked by this version.
-    authorization: Option<String>,
-    /// Read, and not checked by this version.
-    signature: Option<String>,
-    /// Read, and not checked by this version.
-    signed_at: Option<String>,
-    /// Read, and not checked by this version.
-    nonce: Option<String>,
 }
 
 /// The file of a command's request or response, below `schemas/`.

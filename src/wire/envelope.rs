@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -75,15 +76,25 @@ pub struct Request {
     pub credentials: Credentials,
 }
 
-#[derive(Default, Deserialize)]
-struct Metadata {
+/// What MQTT 5 has properties for.
+#[derive(Default, Deserialize, JsonSchema)]
+pub(crate) struct Metadata {
+    /// Returned in the reply as it is: 1 to 256 bytes.
+    #[schemars(length(min = 1, max = 256))]
     correlation_id: Option<String>,
+    /// Where the reply goes; the Response Topic wins over it.
     reply_to: Option<String>,
+    /// How long the reply is of use, in milliseconds; the Message Expiry Interval wins over it.
     expires_in_ms: Option<u64>,
+    /// W3C Trace Context.
     traceparent: Option<String>,
+    /// Read, and not checked by this version.
     authorization: Option<String>,
+    /// Read, and not checked by this version.
     signature: Option<String>,
+    /// Read, and not checked by this version.
     signed_at: Option<String>,
+    /// Read, and not checked by this version.
     nonce: Option<String>,
 }
 

@@ -10,6 +10,7 @@ mod reply;
 pub mod topic;
 
 pub use codec::{Encoding, Payload};
+pub(crate) use envelope::Metadata;
 pub use envelope::{Address, Credentials, Properties, Request, decode};
 pub use fault::{Code, Fault};
 pub use reply::{Outcome, Reply, Status};

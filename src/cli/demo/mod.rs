@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Exit, complain, print};
+use super::{Exit, complain, print, run_async};
 use stage::Stage;
 
 /// Start a broker, a node and a client in one process, and show what they do
@@ -54,16 +54,7 @@ impl Args {
             complain(error);
             return Exit::Failed;
         }
-        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                complain(format_args!("the runtime could not start: {error}"));
-                return Exit::Failed;
-            }
-        };
-        let played = runtime.block_on(self.play());
-        runtime.shutdown_timeout(std::time::Duration::from_millis(200));
-        match played {
+        match run_async(self.play()).unwrap_or_else(|error| Err(DemoError::new("the runtime", error))) {
             Ok(()) => Exit::Ok,
             Err(error) => {
                 complain(format_args!("the demo failed: {error}"));
