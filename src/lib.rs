@@ -8,7 +8,8 @@
 //! - [`gate`] decides who asks and whether they may.
 //! - [`engine`] gives each command its guarantees: once, answered, in time.
 //! - [`ledger`] is the one source of truth, a SQLite database with one writer.
-//! - [`conscience`] judges actions by rules.
+//! - [`conscience`] judges actions by rules; [`memory`] keeps what is to be remembered; [`soul`] knows whom the node deals
+//!   with.
 //! - [`observe`] says how things are: metrics, health, logs.
 //! - [`config`] is what the operator wrote, checked.
 //! - [`topics`] writes the interface down: AsyncAPI, JSON Schemas, access rules.
@@ -28,6 +29,7 @@ pub mod memory;
 pub mod mqtt;
 pub mod node;
 pub mod observe;
+pub mod soul;
 pub mod tls;
 pub mod topics;
 pub mod wire;

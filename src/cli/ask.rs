@@ -227,7 +227,7 @@ fn show_status(status: &Value) -> String {
     table(&rows)
 }
 
-fn ask(
+pub(super) fn ask(
     reach: &Reach,
     shared: &Shared,
     command: &str,

@@ -17,6 +17,7 @@ mod ledger;
 mod nodes;
 pub mod profile;
 mod run;
+mod soul;
 mod token;
 mod topics;
 mod watch;
@@ -99,6 +100,7 @@ enum Command {
     Ping(ask::Ping),
     Status(ask::Status),
     Nodes(nodes::Args),
+    Soul(soul::Args),
     Watch(watch::Args),
     Call(call::Args),
     Config(config::Args),
@@ -130,6 +132,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Ping(args) => args.run(&cli.shared),
         Command::Status(args) => args.run(&cli.shared),
         Command::Nodes(args) => args.run(&cli.shared),
+        Command::Soul(args) => args.run(&cli.shared),
         Command::Watch(args) => args.run(&cli.shared),
         Command::Call(args) => args.run(&cli.shared),
         Command::Config(args) => args.run(&cli.shared),

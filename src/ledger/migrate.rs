@@ -23,6 +23,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, sql: include_str!("../../migrations/0001_engine.sql") },
     Migration { number: 2, sql: include_str!("../../migrations/0002_memory.sql") },
     Migration { number: 3, sql: include_str!("../../migrations/0003_conscience.sql") },
+    Migration { number: 4, sql: include_str!("../../migrations/0004_soul.sql") },
 ];
 
 /// Why the schema could not be brought up to date, or not back.

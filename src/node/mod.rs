@@ -32,6 +32,7 @@ use crate::mqtt::{Hooks, Link};
 use crate::observe::health::STALL_AFTER;
 use crate::observe::systemd::Systemd;
 use crate::observe::{Condition, Health, Metrics, http};
+use crate::soul::{self, Soul};
 use crate::wire::topic::Target;
 use crate::wire::{Fault, Names};
 
@@ -144,6 +145,7 @@ pub fn declarations() -> Vec<Declaration> {
     let mut all: Vec<_> = service::commands().iter().map(|entry| entry.declaration.clone()).collect();
     all.extend(conscience::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(memory::commands().iter().map(|entry| entry.declaration.clone()));
+    all.extend(soul::commands().iter().map(|entry| entry.declaration.clone()));
     all.sort_by_key(Declaration::name);
     all
 }
@@ -206,6 +208,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     registry.add(&state, &service::commands());
     registry.add(&conscience, &conscience::commands());
     registry.add(&memory, &memory::commands());
+    registry.add(&Soul::new(ledger.clone(), clock.clone()), &soul::commands());
     let parts = Parts {
         names: names.clone(),
         registry,

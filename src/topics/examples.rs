@@ -28,6 +28,14 @@ pub fn request(name: &str) -> Option<Value> {
         }),
         "node/jobs/cancel" | "node/jobs/get" => json!({ "job_id": ID }),
         "node/jobs/list" => json!({ "limit": 20 }),
+        "soul/decay" => json!({ "prune": true, "dry_run": true }),
+        "soul/delete" | "soul/get" => json!({ "name": "ada" }),
+        "soul/history" => json!({ "name": "ada", "limit": 20 }),
+        "soul/link" | "soul/unlink" => json!({ "name": "ada", "memory": ID }),
+        "soul/list" => json!({ "by": "last_interaction", "limit": 20 }),
+        "soul/merge" => json!({ "from": "Ada L.", "into": "ada" }),
+        "soul/record" => json!({ "name": "ada", "emotion": "joy", "intensity": 0.6 }),
+        "soul/upsert" => json!({ "name": "ada", "note": "Services the pumps." }),
         "conscience/rules/list"
         | "memory/rebuild"
         | "memory/stats"
