@@ -3,10 +3,14 @@
 //! Promises: what was answered as stored is in the ledger; what was forgotten is in neither ledger nor answers; the index
 //! may be lost at any time and queries go on. Must not: know topics or MQTT, or put a record's content into a log or error.
 
+mod cursor;
+mod expression;
 pub mod index;
 pub mod model;
+pub mod query;
 mod ranking;
 mod recall;
+mod snippet;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -24,11 +28,11 @@ use crate::ledger::{Ledger, Unit};
 use crate::wire::{Code, Fault};
 use index::Projection;
 use model::{
-    Forget, Forgotten, Get, Layer, LayerStats, Query, Rebuild, Rebuilt, Record, Stats, StatsReport, Store,
-    Stored,
+    Forget, Forgotten, Get, Layer, LayerStats, Rebuild, Rebuilt, Record, Stats, StatsReport, Store, Stored,
 };
+use query::Query;
 
-pub use ranking::Ranking;
+pub use ranking::{Ranking, Rankings};
 
 /// The folder of the search index, inside the ledger's generation.
 const INDEX_FOLDER: &str = "index";
@@ -38,8 +42,8 @@ const INDEX_FOLDER: &str = "index";
 pub struct Config {
     /// Longest content, in characters.
     pub max_content_chars: usize,
-    /// Weights of a score.
-    pub ranking: Ranking,
+    /// Weights of a score, for each layer.
+    pub rankings: Rankings,
     /// How the search index is kept.
     pub index: index::Options,
     /// How long a query of consistency `latest` waits before it answers `partial`.
@@ -52,7 +56,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_content_chars: 10_000,
-            ranking: Ranking::default(),
+            rankings: Rankings::default(),
             index: index::Options::default(),
             latest_limit: Duration::from_secs(5),
             searches: 4,

@@ -15,10 +15,6 @@ pub const MAX_TAGS: usize = 32;
 pub const MAX_TAG_CHARS: usize = 64;
 /// Longest entity name, in characters.
 pub const MAX_ENTITY_CHARS: usize = 128;
-/// Longest query text, in characters.
-pub const MAX_QUERY_CHARS: usize = 1_000;
-/// Most hits of one answer.
-pub const MAX_HITS: u32 = 100;
 
 /// How long and in which way a memory is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
@@ -185,129 +181,6 @@ pub struct Forgotten {
     pub forgotten: bool,
 }
 
-/// How fresh an answer must be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Consistency {
-    /// What the index knows now: at most about half a second behind.
-    #[default]
-    Fast,
-    /// Everything that was stored before the query came in.
-    Latest,
-}
-
-/// Searches. Without `text`: the newest first.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Query {
-    /// Words, of which any may occur; `"a phrase"`, `+required`, `-excluded`. At most 1,000 characters. What is not
-    /// well formed is taken as plain words.
-    #[serde(default)]
-    pub text: Option<String>,
-    /// Only these layers; all of them when empty.
-    #[serde(default)]
-    pub layers: Vec<Layer>,
-    /// Only records that have every one of these tags.
-    #[serde(default)]
-    pub tags: Vec<String>,
-    /// Only records about this entity.
-    #[serde(default)]
-    pub entity: Option<String>,
-    /// Only records created at this time or later.
-    #[serde(default)]
-    pub from: Option<Timestamp>,
-    /// Only records created before this time.
-    #[serde(default)]
-    pub to: Option<Timestamp>,
-    /// Most hits, from 1 to 100; 10 by default.
-    #[serde(default = "default_limit")]
-    pub limit: u32,
-    /// `fast` or `latest`.
-    #[serde(default)]
-    pub consistency: Consistency,
-    /// Whether to say what each score is made of, and how many records match in total.
-    #[serde(default)]
-    pub explain: bool,
-}
-
-const fn default_limit() -> u32 {
-    10
-}
-
-impl Query {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// `invalid`, with the field and its range.
-    pub fn validate(&self) -> Result<(), Fault> {
-        if self.text.as_deref().is_some_and(|text| text.chars().count() > MAX_QUERY_CHARS) {
-            return Err(Fault::invalid(format!("text: expected at most {MAX_QUERY_CHARS} characters")));
-        }
-        if !(1..=MAX_HITS).contains(&self.limit) {
-            return Err(Fault::invalid(format!("limit: expected a number from 1 to {MAX_HITS}")));
-        }
-        if self.layers.len() > Layer::ALL.len() {
-            return Err(Fault::invalid("layers: expected each layer at most once"));
-        }
-        check_tags(&self.tags)?;
-        self.entity.as_deref().map_or(Ok(()), |entity| length("entity", entity, MAX_ENTITY_CHARS))
-    }
-
-    /// Whether the query asks for records of `layer`.
-    #[must_use]
-    pub fn wants(&self, layer: Layer) -> bool {
-        self.layers.is_empty() || self.layers.contains(&layer)
-    }
-
-    /// Whether `record` passes every filter. The text is not looked at.
-    #[must_use]
-    pub fn admits(&self, record: &Record) -> bool {
-        self.wants(record.layer)
-            && self.tags.iter().all(|tag| record.tags.contains(tag))
-            && self.entity.as_ref().is_none_or(|entity| record.entity.as_ref() == Some(entity))
-            && self.from.is_none_or(|from| record.created >= from)
-            && self.to.is_none_or(|to| record.created < to)
-    }
-}
-
-/// What a score is made of; each in [0, 1].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Parts {
-    /// BM25, relative to the best hit of this query.
-    pub text: f64,
-    /// 1 for a record of this moment, halved with each half-life.
-    pub recency: f64,
-    /// The record's importance.
-    pub importance: f64,
-}
-
-/// A record that was found.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Hit {
-    /// The record.
-    #[serde(flatten)]
-    pub record: Record,
-    /// In [0, 1]; hits are ordered by it, and without a text by time.
-    pub score: f64,
-    /// With `explain`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parts: Option<Parts>,
-}
-
-/// The answer to a query.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Found {
-    /// Best first; without a text newest first.
-    pub hits: Vec<Hit>,
-    /// How many records match, with `explain`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total: Option<u64>,
-    /// Whether a part of the index could not be asked or was not up to date in time; nothing is lost, ask again.
-    pub partial: bool,
-    /// Time from admission to answer, in milliseconds.
-    pub took_ms: u64,
-}
-
 /// Asks for numbers.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -357,14 +230,14 @@ pub struct Rebuilt {
     pub records: u64,
 }
 
-fn check_tags(tags: &[String]) -> Result<(), Fault> {
+pub(super) fn check_tags(tags: &[String]) -> Result<(), Fault> {
     if tags.len() > MAX_TAGS {
         return Err(Fault::invalid(format!("tags: expected at most {MAX_TAGS}")));
     }
     tags.iter().try_for_each(|tag| length("tags", tag, MAX_TAG_CHARS))
 }
 
-fn length(field: &str, text: &str, max: usize) -> Result<(), Fault> {
+pub(super) fn length(field: &str, text: &str, max: usize) -> Result<(), Fault> {
     // A character has at least one byte: short texts need no count.
     if text.is_empty() || (text.len() > max && text.chars().count() > max) {
         return Err(Fault::invalid(format!("{field}: expected 1 to {max} characters")));

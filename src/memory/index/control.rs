@@ -39,6 +39,8 @@ pub(super) enum Next {
     Turn,
     /// Build a shard anew, one step.
     Rebuild,
+    /// Look whether the shards are still sound.
+    Look,
     /// Nothing came until the time given.
     Idle,
 }
@@ -54,6 +56,8 @@ pub(super) struct Wait {
     pub rebuilding: bool,
     /// No new rebuild before this.
     pub rebuild_at: Option<Instant>,
+    /// When to look at the shards.
+    pub look_at: Instant,
     /// When to give up waiting, if ever.
     pub idle_at: Option<Instant>,
 }
@@ -201,21 +205,21 @@ impl Control {
             if wait.idle_at.is_some_and(|at| now >= at) {
                 return Next::Idle;
             }
+            if now >= wait.look_at {
+                return Next::Look;
+            }
             let until = [
+                Some(wait.look_at),
                 (inner.changes > 0).then_some(wait.turn_at),
                 (!inner.rebuild.is_empty()).then_some(wait.rebuild_at).flatten(),
                 wait.idle_at,
             ];
-            inner = match until.into_iter().flatten().min() {
-                Some(at) => {
-                    let (inner, _) = self
-                        .wake
-                        .wait_timeout(inner, at.saturating_duration_since(now))
-                        .unwrap_or_else(PoisonError::into_inner);
-                    inner
-                }
-                None => self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner),
-            };
+            let until = until.into_iter().flatten().min().unwrap_or(wait.look_at);
+            let (woken, _) = self
+                .wake
+                .wait_timeout(inner, until.saturating_duration_since(now))
+                .unwrap_or_else(PoisonError::into_inner);
+            inner = woken;
         }
     }
 

@@ -7,17 +7,22 @@
 //! Must not: keep a record's content (only its terms), answer from the index alone, or know SQL: what it needs of the
 //! ledger is the [`Source`].
 
+mod analysis;
 mod control;
+mod files;
+mod matching;
 mod projector;
 mod readers;
 mod rebuild;
 mod schema;
 mod search;
 mod shard;
+mod shelf;
+mod top;
 mod words;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,9 +30,13 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::wire::Fault;
 
+pub use analysis::{Analysis, LANGUAGES};
 pub use control::Control;
-pub use search::{Candidate, Request, Searched};
+pub use schema::Layout;
+pub use search::{Request, Searched};
 pub use shard::Shard;
+pub use top::{Candidate, Place};
+pub use words::Words;
 
 /// What the ledger knows of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +119,10 @@ pub struct Options {
     pub readers: usize,
     /// Idle time after which writers are closed.
     pub writer_idle: Duration,
+    /// How often files are looked at that should not have changed.
+    pub look_interval: Duration,
+    /// How text becomes terms. With another one than before, shards are built anew when they are next needed.
+    pub analysis: Analysis,
 }
 
 impl Default for Options {
@@ -119,6 +132,8 @@ impl Default for Options {
             commit_changes: 5_000,
             readers: 24,
             writer_idle: Duration::from_secs(2),
+            look_interval: Duration::from_secs(10),
+            analysis: Analysis::default(),
         }
     }
 }
@@ -158,7 +173,7 @@ impl IndexError {
 
 /// The running projection: its thread, its readers, and how both talk.
 pub struct Projection {
-    folder: PathBuf,
+    shelf: Arc<shelf::Shelf>,
     control: Arc<Control>,
     readers: readers::Readers,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -171,10 +186,17 @@ impl Projection {
     /// When the thread cannot be started.
     pub fn start(folder: &Path, source: Arc<dyn Source>, options: Options) -> std::io::Result<Self> {
         let control = Arc::new(Control::new());
-        let projector = projector::Projector::new(folder.to_owned(), source, options, control.clone());
+        let shelf = Arc::new(shelf::Shelf::new(folder.to_owned(), &options.analysis));
+        let projector = projector::Projector::new(shelf.clone(), source, options, control.clone());
         let thread = std::thread::Builder::new().name("projector".into()).spawn(move || projector.run())?;
-        let readers = readers::Readers::new(folder.to_owned(), options.readers);
-        Ok(Self { folder: folder.to_owned(), control, readers, thread: Mutex::new(Some(thread)) })
+        let readers = readers::Readers::new(shelf.clone(), options.readers);
+        Ok(Self { shelf, control, readers, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// What all shards have in common.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        self.shelf.layout()
     }
 
     /// Wakes the projector, waits for it, asks for rebuilds.
@@ -197,7 +219,7 @@ impl Projection {
     /// Bytes of the shard's folder. Blocks.
     #[must_use]
     pub fn bytes(&self, shard: Shard) -> u64 {
-        let Ok(entries) = std::fs::read_dir(shard.folder(&self.folder)) else { return 0 };
+        let Ok(entries) = std::fs::read_dir(self.shelf.folder(shard)) else { return 0 };
         entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
     }
 

@@ -5,14 +5,13 @@
 //! answered by building the shard anew, in steps between which the other shards get their turns.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::control::{Next, Wait};
-use super::rebuild::{self, Rebuild};
+use super::rebuild::Rebuild;
 use super::search::guarded;
+use super::shelf::Shelf;
 use super::writer::ShardWriter;
 use super::{Control, IndexError, Options, Shard, ShardState, Source};
 
@@ -29,13 +28,16 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 /// Failures in a row, none of them a full disk, after which a shard counts as damaged.
 const FAILURES_TO_DAMAGE: u32 = 3;
 
+/// How often every byte of every shard is compared with its checksum.
+const READ_ALL_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
+
 struct Failure {
     count: u32,
     retry_at: Instant,
 }
 
 pub(super) struct Projector {
-    folder: PathBuf,
+    shelf: Arc<Shelf>,
     source: Arc<dyn Source>,
     options: Options,
     control: Arc<Control>,
@@ -45,17 +47,19 @@ pub(super) struct Projector {
     unsettled: HashMap<Shard, (u64, u64)>,
     failures: HashMap<Shard, Failure>,
     rebuild: Option<Rebuild>,
+    /// Shards whose every byte is still to be compared, and when to begin anew.
+    unread: (Vec<Shard>, Instant),
 }
 
 impl Projector {
     pub(super) fn new(
-        folder: PathBuf,
+        shelf: Arc<Shelf>,
         source: Arc<dyn Source>,
         options: Options,
         control: Arc<Control>,
     ) -> Self {
         Self {
-            folder,
+            shelf,
             source,
             options,
             control,
@@ -63,12 +67,14 @@ impl Projector {
             unsettled: HashMap::new(),
             failures: HashMap::new(),
             rebuild: None,
+            unread: (Vec::new(), Instant::now() + READ_ALL_INTERVAL),
         }
     }
 
     pub(super) fn run(mut self) {
         let mut turn_at = Instant::now();
         let mut idle_since = Instant::now();
+        let mut look_at = Instant::now() + self.options.look_interval;
         loop {
             let resting = self.writers.is_empty() && self.unsettled.is_empty();
             let wait = Wait {
@@ -76,6 +82,7 @@ impl Projector {
                 enough: self.options.commit_changes,
                 rebuilding: self.rebuild.is_some(),
                 rebuild_at: self.rebuild_at(),
+                look_at,
                 idle_at: (!resting).then(|| idle_since + self.options.writer_idle),
             };
             match self.control.next(&wait) {
@@ -89,6 +96,10 @@ impl Projector {
                 Next::Rebuild => {
                     self.rebuild_step();
                     idle_since = Instant::now();
+                }
+                Next::Look => {
+                    self.look();
+                    look_at = Instant::now() + self.options.look_interval;
                 }
                 Next::Idle => {
                     self.rest();
@@ -184,7 +195,7 @@ impl Projector {
             self.writers.push(writer);
         } else {
             self.limit_writers(MAX_WRITERS - 1 - usize::from(self.rebuild.is_some()));
-            let writer = ShardWriter::open(&state.shard.folder(&self.folder), state)?;
+            let writer = ShardWriter::open(&self.shelf, state)?;
             self.writers.push((state.shard, writer));
         }
         Ok(self.writers.len() - 1)
@@ -204,6 +215,35 @@ impl Projector {
         self.unsettled.retain(|shard, (sequence, _)| source.settle(*shard, *sequence).is_err());
     }
 
+    /// Looks whether files have changed that never should, and reads one shard of those whose turn it is. What is being
+    /// written is left for later: there, files come and go.
+    fn look(&mut self) {
+        // Tried again the next time.
+        let Ok(states) = self.source.shards() else { return };
+        let written = |shard| self.writers.iter().any(|(open, _)| *open == shard);
+        let still = states.iter().filter(|state| {
+            self.control.committed(state) > 0
+                && !self.control.is_damaged(state.shard)
+                && !written(state.shard)
+        });
+        let still: Vec<_> = still.collect();
+        let mut suspects = self.shelf.suspects(still.iter().map(|state| state.shard));
+        if Instant::now() >= self.unread.1 {
+            self.unread =
+                (states.iter().map(|state| state.shard).collect(), Instant::now() + READ_ALL_INTERVAL);
+        }
+        suspects.extend(self.unread.0.pop());
+        for state in still.into_iter().filter(|state| suspects.contains(&state.shard)) {
+            match guarded(|| self.shelf.verify(state)) {
+                Err(error) if !error.is_passing() => {
+                    tracing::debug!(shard = %state.shard, %error, "a month of the search index is not as it was written");
+                    self.control.report_damage(state.shard);
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
     fn rebuild_step(&mut self) {
         let shard = self.rebuild.as_ref().map(Rebuild::shard).or_else(|| self.control.rebuild_request());
         let Some(shard) = shard else { return };
@@ -212,7 +252,7 @@ impl Projector {
             Err(error) => {
                 self.rebuild = None;
                 // It may be what fills the disk.
-                if let Err(error) = rebuild::discard(&self.folder, shard) {
+                if let Err(error) = self.shelf.remove(&self.shelf.building(shard)) {
                     tracing::debug!(%shard, %error, "an unfinished index could not be removed");
                 }
                 self.failed(shard, &error);
@@ -230,14 +270,14 @@ impl Projector {
                 self.control.set_rebuilt(shard, 0);
                 return Ok(());
             };
-            self.rebuild = Some(Rebuild::begin(&self.folder, &state)?);
+            self.rebuild = Some(Rebuild::begin(self.shelf.clone(), &state)?);
             return Ok(());
         };
         if rebuild.step(self.source.as_ref())? {
             return Ok(());
         }
         let Some(rebuild) = self.rebuild.take() else { return Ok(()) };
-        let sequence = rebuild.finish(&self.folder, self.source.as_ref())?;
+        let sequence = rebuild.finish(self.source.as_ref())?;
         self.unsettled.insert(shard, (sequence, 0));
         self.control.set_rebuilt(shard, sequence);
         self.recovered(shard);
@@ -274,8 +314,9 @@ impl Projector {
     }
 
     fn opens(&self, shard: Shard) -> bool {
-        let open = || tantivy::Index::open_in_dir(shard.folder(&self.folder))?.reader().map(drop);
-        matches!(catch_unwind(AssertUnwindSafe(open)), Ok(Ok(())))
+        let states = self.source.shards().unwrap_or_default();
+        let Some(state) = states.iter().find(|state| state.shard == shard) else { return false };
+        guarded(|| self.shelf.verify(state)).is_ok()
     }
 }
 

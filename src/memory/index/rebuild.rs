@@ -4,10 +4,10 @@
 //! the ledger was at when it began: a record that changed meanwhile may be seen in either state here, and is brought to
 //! its present one by the changes that follow. A rebuild that a crash cut off leaves a folder that the next one removes.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::writer::{ShardWriter, remove_folder};
+use super::shelf::Shelf;
+use super::writer::ShardWriter;
 use super::{IndexError, Shard, ShardState, Source};
 
 /// Records that are read at once.
@@ -19,7 +19,7 @@ pub struct Rebuild {
     shard: Shard,
     /// The ledger's sequence at the beginning.
     sequence: u64,
-    building: PathBuf,
+    shelf: Arc<Shelf>,
     writer: ShardWriter,
     last_key: u64,
     steps: u32,
@@ -30,10 +30,9 @@ impl Rebuild {
     ///
     /// # Errors
     /// When the file system refuses.
-    pub fn begin(index: &Path, state: &ShardState) -> Result<Self, IndexError> {
-        let building = building_folder(index, state.shard);
-        let writer = ShardWriter::create(&building, state.shard)?;
-        Ok(Self { shard: state.shard, sequence: state.changed, building, writer, last_key: 0, steps: 0 })
+    pub fn begin(shelf: Arc<Shelf>, state: &ShardState) -> Result<Self, IndexError> {
+        let writer = ShardWriter::create(&shelf, &shelf.building(state.shard), state.shard)?;
+        Ok(Self { shard: state.shard, sequence: state.changed, shelf, writer, last_key: 0, steps: 0 })
     }
 
     /// Which shard.
@@ -62,29 +61,12 @@ impl Rebuild {
     ///
     /// # Errors
     /// When the file system refuses; the old index may be gone then, and the shard is missing until the next try.
-    pub fn finish(mut self, index: &Path, source: &dyn Source) -> Result<u64, IndexError> {
+    pub fn finish(mut self, source: &dyn Source) -> Result<u64, IndexError> {
         let unchanged = |state: &ShardState| state.shard == self.shard && state.changed == self.sequence;
         let exact = source.shards()?.iter().any(unchanged);
         self.writer.commit(self.sequence, exact)?;
         self.writer.close()?;
-        let folder = self.shard.folder(index);
-        remove_folder(&folder)?;
-        std::fs::rename(&self.building, &folder)?;
-        if let Some(parent) = folder.parent() {
-            File::open(parent)?.sync_all()?;
-        }
+        self.shelf.replace(self.shard)?;
         Ok(self.sequence)
     }
-}
-
-/// Removes what an unfinished rebuild has left. Its writer must be gone.
-///
-/// # Errors
-/// When the file system refuses.
-pub fn discard(index: &Path, shard: Shard) -> std::io::Result<()> {
-    remove_folder(&building_folder(index, shard))
-}
-
-fn building_folder(index: &Path, shard: Shard) -> PathBuf {
-    shard.folder(index).with_extension("building")
 }

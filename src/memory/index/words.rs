@@ -1,151 +1,181 @@
-//! What people type into a search box, taken apart. Pure, and total: every text has a meaning.
-//!
-//! Words are alternatives; `"…"` is a phrase; `+` directly before a word or phrase requires it, `-` excludes it. Anything
-//! else that looks like syntax (a quotation mark without its partner, a lone sign, brackets, colons) is plain text.
+//! From the pieces of an expression to terms of the index. Pure.
 
 use tantivy::tokenizer::TextAnalyzer;
+
+use super::analysis;
+use super::schema::Layout;
+use crate::memory::expression::{Expression, Occurs, Piece};
 
 /// Most terms of one query; what follows is ignored. Bounds the work of a query.
 pub const MAX_TERMS: usize = 64;
 
-/// How a clause counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occurs {
-    /// May occur; at least one such clause must, unless something is required.
-    May,
-    /// Must occur.
-    Must,
-    /// Must not occur.
-    Not,
+/// What one clause looks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// Words with their positions: one, or a phrase. Never empty.
+    Words(Vec<(usize, String)>),
+    /// A name as a whole.
+    Name(String),
+    /// A name as a whole, or else its words as a phrase. The words may be none.
+    Identifier(String, Vec<(usize, String)>),
 }
 
-/// Terms that belong together, with their positions: one term, or a phrase.
+/// Terms that belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clause {
-    /// How it counts.
+    /// How they count.
     pub occurs: Occurs,
-    /// Never empty.
-    pub terms: Vec<(usize, String)>,
+    /// What they are.
+    pub sought: Sought,
 }
 
-/// Takes `text` apart and sends the pieces through `analyzer`. Pieces without a term (stop words) are left out.
-pub fn parse(text: &str, analyzer: &mut TextAnalyzer) -> Vec<Clause> {
-    let mut clauses = Vec::new();
-    let mut left = MAX_TERMS;
-    for (sign, phrase, piece) in (Pieces { rest: text }) {
-        let mut terms = Vec::new();
-        analyzer.token_stream(piece).process(&mut |token| terms.push((token.position, token.text.clone())));
-        terms.truncate(left);
-        left -= terms.len();
-        let occurs = match sign {
-            Some('+') => Occurs::Must,
-            Some(_) => Occurs::Not,
-            None => Occurs::May,
-        };
-        if phrase || occurs != Occurs::May {
-            if !terms.is_empty() {
-                clauses.push(Clause { occurs, terms });
+/// What an expression looks for in the contents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// Pieces without a term (stop words) are left out.
+    pub clauses: Vec<Clause>,
+    /// Whether words were asked for and none is such that it could be in an index.
+    pub nothing: bool,
+}
+
+impl Words {
+    /// Sends the pieces of `expression` through the analysis.
+    #[must_use]
+    pub fn of(expression: &Expression, layout: &Layout) -> Self {
+        let mut analysers = Analysers { words: layout.words(), names: layout.names(), left: MAX_TERMS };
+        let clauses: Vec<_> = expression.pieces.iter().flat_map(|piece| analysers.clauses(piece)).collect();
+        let nothing = clauses.is_empty() && expression.has_words();
+        Self { clauses, nothing }
+    }
+
+    /// Whether hits are ordered by their text.
+    #[must_use]
+    pub fn rank(&self) -> bool {
+        self.clauses.iter().any(|clause| clause.occurs != Occurs::Not)
+    }
+
+    /// The terms that make a hit: words, and names.
+    pub fn wanted(&self) -> impl Iterator<Item = &str> {
+        self.clauses.iter().filter(|clause| clause.occurs != Occurs::Not).flat_map(|clause| {
+            let (name, words) = match &clause.sought {
+                Sought::Words(words) => (None, words.as_slice()),
+                Sought::Name(name) => (Some(name), [].as_slice()),
+                Sought::Identifier(name, words) => (Some(name), words.as_slice()),
+            };
+            name.into_iter().map(String::as_str).chain(words.iter().map(|(_, word)| word.as_str()))
+        })
+    }
+}
+
+struct Analysers {
+    words: TextAnalyzer,
+    names: TextAnalyzer,
+    left: usize,
+}
+
+impl Analysers {
+    fn clauses(&mut self, piece: &Piece) -> Vec<Clause> {
+        let occurs = piece.occurs;
+        let mut words = Vec::new();
+        self.words
+            .token_stream(&piece.text)
+            .process(&mut |token| words.push((token.position, token.text.clone())));
+        words.truncate(self.left);
+        self.left -= words.len();
+        let clause = |sought| Clause { occurs, sought };
+        let name =
+            if piece.phrase { None } else { analysis::name(&piece.text).and_then(|name| self.name(name)) };
+        match name {
+            Some(name) if analysis::is_identifier(&piece.text) => {
+                vec![clause(Sought::Identifier(name, words))]
             }
-        } else {
-            clauses.extend(terms.into_iter().map(|term| Clause { occurs, terms: vec![term] }));
+            // What must or must not occur is the piece as a whole.
+            _ if piece.phrase || occurs != Occurs::May => {
+                (!words.is_empty()).then(|| clause(Sought::Words(words))).into_iter().collect()
+            }
+            name => {
+                let words = words.into_iter().map(|word| clause(Sought::Words(vec![word])));
+                words.chain(name.map(|name| clause(Sought::Name(name)))).collect()
+            }
         }
     }
-    clauses
-}
 
-/// Splits into (sign, whether quoted, text).
-struct Pieces<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Iterator for Pieces<'a> {
-    type Item = (Option<char>, bool, &'a str);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.rest = self.rest.trim_start();
-        let first = self.rest.chars().next()?;
-        let after_sign = self
-            .rest
-            .strip_prefix(['+', '-'])
-            .filter(|after| after.starts_with(|c: char| c.is_alphanumeric()) || quoted(after).is_some());
-        let (sign, body) = after_sign.map_or((None, self.rest), |after| (Some(first), after));
-        if let Some(inner) = quoted(body) {
-            self.rest = &body[inner.len() + 2..];
-            return Some((sign, true, inner));
+    fn name(&mut self, text: &str) -> Option<String> {
+        let mut name = None;
+        if self.left > 0 {
+            self.names.token_stream(text).process(&mut |token| name = Some(token.text.clone()));
         }
-        // A quotation mark inside a word ends it, so that `say"hello world"` has its phrase.
-        let end = body.char_indices().skip(1).find(|(_, c)| c.is_whitespace() || *c == '"');
-        let (word, rest) = body.split_at(end.map_or(body.len(), |(at, _)| at));
-        self.rest = rest;
-        Some((sign, false, word))
+        self.left -= usize::from(name.is_some());
+        name
     }
-}
-
-/// What stands between the quotation mark that `text` begins with and the next one.
-fn quoted(text: &str) -> Option<&str> {
-    text.strip_prefix('"')?.split_once('"').map(|(inner, _)| inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::index::schema::analyzer;
+    use crate::memory::index::analysis::Analysis;
     use proptest::prelude::*;
 
+    fn words(text: &str) -> Words {
+        Words::of(&Expression::parse(text), &Layout::new(&Analysis::default()))
+    }
+
     fn written(text: &str) -> String {
-        let clauses = parse(text, &mut analyzer());
         let write = |clause: &Clause| {
             let sign = match clause.occurs {
                 Occurs::May => "",
                 Occurs::Must => "+",
                 Occurs::Not => "-",
             };
-            let terms: Vec<_> = clause.terms.iter().map(|(_, term)| term.as_str()).collect();
-            format!("{sign}{}", terms.join("_"))
+            let phrase = |words: &[(usize, String)]| {
+                words.iter().map(|(_, word)| word.as_str()).collect::<Vec<_>>().join("_")
+            };
+            match &clause.sought {
+                Sought::Words(words) => format!("{sign}{}", phrase(words)),
+                Sought::Name(name) => format!("{sign}<{name}>"),
+                Sought::Identifier(name, words) => format!("{sign}<{name}|{}>", phrase(words)),
+            }
         };
-        clauses.iter().map(write).collect::<Vec<_>>().join(" ")
+        words(text).clauses.iter().map(write).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
-    fn operators_are_understood_and_everything_else_is_plain_words() {
+    fn pieces_become_terms() {
         for (text, expected) in [
-            ("red fox", "red fox"),
-            ("\"red fox\" den", "red_fox den"),
-            ("+red -fox", "+red -fox"),
-            ("+\"red fox\" -\"blue hen\"", "+red_fox -blue_hen"),
             ("running Foxes café", "run fox cafe"),
             ("the fox and a hen", "fox hen"),
-            ("king of england", "king england"),
-            ("node-7", "node 7"),
-            ("+node-7", "+node_7"),
-            ("red \"fox", "red fox"),
-            ("- + -- red", "red"),
+            ("+\"red fox\" -hens", "+red_fox -hen"),
+            ("well-known", "well known <well-known>"),
+            ("+well-known", "+well_known"),
+            ("ERR_CONN_42,", "<err_conn_42|err_conn_42>"),
+            ("-node-7", "-<node-7|node_7>"),
+            ("deadbeef01ed", "deadbeef01ed"),
+            ("/etc/is", "<etc/is|etc>"),
+            ("is_a", "<is_a|>"),
             ("--force", "forc"),
             ("\"\"", ""),
             ("\"the\"", ""),
             ("a:b(c[d OR", "b c d"),
-            ("say\"red fox\"", "say red_fox"),
-            ("", ""),
-            ("   ", ""),
-            ("\"", ""),
-            ("+", ""),
         ] {
             assert_eq!(written(text), expected, "{text:?}");
         }
+        assert!(words("the of").nothing && words("\"").nothing && words("+").nothing);
+        assert!(!words("").nothing && !words("tag:x").nothing);
     }
 
     #[test]
     fn a_phrase_keeps_the_gap_that_a_stop_word_leaves() {
-        let clauses = parse("\"king of england\"", &mut analyzer());
-        assert_eq!(clauses[0].terms, [(0, "king".to_owned()), (2, "england".to_owned())]);
+        let Sought::Words(words) = &words("\"king of england\"").clauses[0].sought else { panic!() };
+        assert_eq!(*words, [(0, "king".to_owned()), (2, "england".to_owned())]);
     }
 
     proptest! {
         #[test]
-        fn every_text_has_a_bounded_meaning(text in "[-+\" a-zäß:(*~^\\\\]{0,200}|.{0,200}") {
-            let clauses = parse(&text, &mut analyzer());
-            prop_assert!(clauses.iter().all(|clause| !clause.terms.is_empty()));
-            prop_assert!(clauses.iter().map(|clause| clause.terms.len()).sum::<usize>() <= MAX_TERMS);
+        fn every_text_has_a_bounded_number_of_terms(text in "[-+\" a-zä:._0-9@/]{0,400}|.{0,200}") {
+            let words = words(&text);
+            prop_assert!(words.wanted().count() <= MAX_TERMS);
+            let empty = |clause: &Clause| matches!(&clause.sought, Sought::Words(words) if words.is_empty());
+            prop_assert!(!words.clauses.iter().any(empty));
         }
     }
 }

@@ -5,12 +5,15 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::schema::Term;
-use tantivy::{Index, IndexSettings, IndexWriter};
+use tantivy::{Index, IndexWriter};
 
-use super::schema::{self, Mark};
+use super::files::META;
+use super::schema::Mark;
+use super::shelf::Shelf;
 use super::{Document, IndexError, Shard, ShardState};
 
 /// The smallest arena that tantivy accepts.
@@ -19,6 +22,7 @@ const ARENA_BYTES: usize = 15_000_000;
 const DELETED_SHARE: f32 = 0.2;
 
 pub struct ShardWriter {
+    shelf: Arc<Shelf>,
     folder: PathBuf,
     writer: IndexWriter,
     mark: Mark,
@@ -26,47 +30,36 @@ pub struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Opens the shard in `folder`, and checks that it is the one that the ledger describes. A shard that never had a
-    /// commit is created.
+    /// Opens the shard, and checks that it is the one that the ledger describes. A shard that never had a commit is
+    /// created.
     ///
     /// # Errors
     /// [`IndexError::Damaged`] when it must be built anew, others when opening failed.
-    pub fn open(folder: &Path, state: &ShardState) -> Result<Self, IndexError> {
-        if !folder.join("meta.json").exists() {
+    pub fn open(shelf: &Arc<Shelf>, state: &ShardState) -> Result<Self, IndexError> {
+        let folder = shelf.folder(state.shard);
+        if !folder.join(META).exists() {
             if state.settled > 0 {
                 return Err(IndexError::Damaged("it is missing"));
             }
-            return Self::create(folder, state.shard);
+            return Self::create(shelf, &folder, state.shard);
         }
-        let index = Index::open_in_dir(folder)?;
-        let mark = Mark::read(index.load_metas()?.payload.as_deref(), state.shard)?;
-        if mark.sequence < state.settled {
-            return Err(IndexError::Damaged("it is older than the ledger's changes"));
-        }
+        let (index, mark) = shelf.open(&folder, state)?;
         if mark.sequence > state.changed {
             return Err(IndexError::Damaged("it is newer than the ledger"));
         }
-        Self::over(folder, index, mark)
+        Self::over(shelf, &folder, &index, mark)
     }
 
     /// Makes an empty shard in `folder`; what was there is removed.
     ///
     /// # Errors
     /// When the file system refuses.
-    pub fn create(folder: &Path, shard: Shard) -> Result<Self, IndexError> {
-        remove_folder(folder)?;
-        std::fs::create_dir_all(folder)?;
-        let settings = IndexSettings {
-            // No field is stored: there is nothing to compress.
-            docstore_compression: tantivy::store::Compressor::None,
-            ..IndexSettings::default()
-        };
-        let index = Index::builder().schema(schema::schema()).settings(settings).create_in_dir(folder)?;
-        Self::over(folder, index, Mark::empty(shard))
+    pub fn create(shelf: &Arc<Shelf>, folder: &Path, shard: Shard) -> Result<Self, IndexError> {
+        let index = shelf.create(folder)?;
+        Self::over(shelf, folder, &index, shelf.layout().empty_mark(shard))
     }
 
-    fn over(folder: &Path, index: Index, mark: Mark) -> Result<Self, IndexError> {
-        schema::register(&index);
+    fn over(shelf: &Arc<Shelf>, folder: &Path, index: &Index, mark: Mark) -> Result<Self, IndexError> {
         let options = IndexWriterOptions::builder()
             .num_worker_threads(1)
             .num_merge_threads(1)
@@ -76,7 +69,7 @@ impl ShardWriter {
         let mut policy = LogMergePolicy::default();
         policy.set_del_docs_ratio_before_merge(DELETED_SHARE);
         writer.set_merge_policy(Box::new(policy));
-        Ok(Self { folder: folder.to_owned(), writer, mark, pending: 0 })
+        Ok(Self { shelf: shelf.clone(), folder: folder.to_owned(), writer, mark, pending: 0 })
     }
 
     /// Everything up to here is committed.
@@ -97,10 +90,10 @@ impl ShardWriter {
         self.pending += 1;
         // Every deletion is looked up in every segment: a record that cannot be there yet is spared that.
         if key <= self.mark.top_key {
-            self.writer.delete_term(Term::from_field_u64(schema::fields().key, key));
+            self.writer.delete_term(Term::from_field_u64(self.shelf.layout().fields.key, key));
         }
         if let Some(document) = document {
-            self.writer.add_document(schema::document(document))?;
+            self.writer.add_document(self.shelf.layout().document(document))?;
             self.mark.top_key = self.mark.top_key.max(key);
         }
         Ok(())
@@ -132,16 +125,5 @@ impl ShardWriter {
     /// When a merge failed; the last commit stands.
     pub fn close(self) -> Result<(), IndexError> {
         Ok(self.writer.wait_merging_threads()?)
-    }
-}
-
-/// Removes a shard's folder, if it is there.
-///
-/// # Errors
-/// When the file system refuses.
-pub fn remove_folder(folder: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }

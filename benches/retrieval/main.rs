@@ -1,0 +1,209 @@
+//! How well memory finds what is relevant, on a public test collection, through `memory/query` itself.
+//!
+//! ```text
+//! cargo bench --bench retrieval -- FOLDER             # doc-text.trec, query-text.trec, qrels
+//! cargo bench --bench retrieval -- FOLDER --check     # fails when nDCG@10 is below 0.43
+//! cargo bench --bench retrieval -- FOLDER --run FILE  # writes the hits for trec_eval
+//! ```
+//!
+//! Every document is a memory, stored at the same moment and equally important, so that the text alone decides. The same is
+//! done with parts of the analysis left out, to show what each contributes; and with documents of random age and importance,
+//! to show what ranking by them costs where they say nothing.
+
+mod ndcg;
+mod trec;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use orchd::clock::{Clock, Timestamp};
+use orchd::ledger::{Ledger, Options};
+use orchd::memory::index::Analysis;
+use orchd::memory::{Config, Memory, Ranking, Rankings};
+use trec::Collection;
+
+/// What nDCG@10 should reach.
+const AIM: f64 = 0.43;
+const DEPTH: usize = 10;
+/// Documents that are stored at the same time.
+const TOGETHER: usize = 512;
+/// The moment of every query.
+const NOW: i64 = 1_795_000_000_000;
+const DAY_MS: i64 = 86_400_000;
+
+type Failure = Box<dyn std::error::Error>;
+type Hits = HashMap<String, Vec<(String, f64)>>;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<bool, Failure> {
+    // Cargo says --bench to every benchmark.
+    let mut given = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let (mut folder, mut check, mut out) = (None, false, None);
+    while let Some(argument) = given.next() {
+        match argument.as_str() {
+            "--check" => check = true,
+            "--run" => out = Some(PathBuf::from(given.next().ok_or("--run: expected a file")?)),
+            path => folder = Some(PathBuf::from(path)),
+        }
+    }
+    let Some(folder) = folder else {
+        println!("skipped: give the folder of a test collection in TREC format");
+        return Ok(!check);
+    };
+    let collection = Collection::read(&folder)?;
+    let judged: usize = collection.judgements.values().map(HashMap::len).sum();
+    let (documents, topics) = (collection.documents.len(), collection.topics.len());
+    println!("{documents} documents, {topics} topics, {judged} judgements\n");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+
+    let all = Analysis::default();
+    let bare = Analysis { folding: false, stop_words: false, stems: false, ..all };
+    println!("| analysis | nDCG@{DEPTH} | without this part of the whole |\n|---|---|---|");
+    let measure = |analysis: Analysis| -> Result<f64, Failure> {
+        Ok(score(&collection, &runtime.block_on(hits(&collection, analysis, Rankings::default(), None))?))
+    };
+    println!("| words in lower case | {:.4} | – |", measure(bare)?);
+    println!(
+        "| + ASCII folding | {:.4} | {:.4} |",
+        measure(Analysis { folding: true, ..bare })?,
+        measure(Analysis { folding: false, ..all })?
+    );
+    println!(
+        "| + stop words | {:.4} | {:.4} |",
+        measure(Analysis { stems: false, ..all })?,
+        measure(Analysis { stop_words: false, ..all })?
+    );
+    let found = runtime.block_on(hits(&collection, all, Rankings::default(), None))?;
+    let whole = score(&collection, &found);
+    println!(
+        "| + stems: the default | **{whole:.4}** | {:.4} |\n",
+        measure(Analysis { stems: false, ..all })?
+    );
+    if let Some(out) = out {
+        std::fs::write(&out, as_run(&found))?;
+    }
+
+    println!("Ages up to a year and importance from 0 to 1, both at random:\n");
+    println!(
+        "| text | recency | importance | half-life, days | nDCG@{DEPTH} | kept |\n|---|---|---|---|---|---|"
+    );
+    for (recency, importance) in [(0.0, 0.0), (0.02, 0.02), (0.05, 0.05), (0.1, 0.05), (0.1, 0.1), (0.2, 0.1)]
+    {
+        let ranking = Ranking { text: 1.0 - recency - importance, recency, importance, ..Ranking::default() };
+        let found = runtime.block_on(hits(&collection, all, Rankings::new(|_| ranking), Some(365)))?;
+        let score = score(&collection, &found);
+        println!(
+            "| {:.2} | {recency:.2} | {importance:.2} | {} | {score:.4} | {:.1} % |",
+            ranking.text,
+            ranking.half_life_days,
+            100.0 * score / whole
+        );
+    }
+    Ok(!check || whole >= AIM)
+}
+
+/// The mean over all topics that have judgements.
+fn score(collection: &Collection, found: &Hits) -> f64 {
+    let scores = collection.judgements.iter().map(|(topic, judged)| {
+        ndcg::ndcg(found.get(topic).map(Vec::as_slice).unwrap_or_default(), judged, DEPTH)
+    });
+    scores.sum::<f64>() / collection.judgements.len() as f64
+}
+
+/// What `memory/query` finds for each topic, with every document a memory. With `ages` they are up to so many days old, and
+/// more or less important, at random.
+async fn hits(
+    collection: &Collection,
+    analysis: Analysis,
+    rankings: Rankings,
+    ages: Option<i64>,
+) -> Result<Hits, Failure> {
+    let dir = tempfile::tempdir()?;
+    let now = Arc::new(AtomicI64::new(NOW));
+    let (ledger, memory) = open(dir.path(), &now, analysis, rankings)?;
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut numbers = HashMap::new();
+    let mut documents = collection.documents.clone();
+    if ages.is_some() {
+        random.shuffle(&mut documents);
+    }
+    let step = ages.map_or(0, |days| days * DAY_MS * TOGETHER as i64 / documents.len() as i64);
+    let mut at = NOW - ages.unwrap_or(0) * DAY_MS;
+    for group in documents.chunks(TOGETHER) {
+        now.store(at, Ordering::SeqCst);
+        at += step;
+        let stores = group.iter().map(|(number, text)| {
+            let importance = if ages.is_some() { random.f64() } else { 0.5 };
+            // A memory has a content.
+            let content = if text.is_empty() { "-" } else { text };
+            let request = serde_json::json!({ "content": content, "importance": importance });
+            let (ledger, memory) = (&ledger, memory.clone());
+            async move {
+                let mut request: orchd::memory::model::Store = serde_json::from_value(request)?;
+                request.validate(10_000)?;
+                let stored = ledger.write(move |unit| memory.store(unit, &request)).await?;
+                Ok::<_, Failure>((stored.id, number.clone()))
+            }
+        });
+        for stored in futures_util::future::join_all(stores).await {
+            let (id, number) = stored?;
+            numbers.insert(id, number);
+        }
+    }
+    now.store(NOW, Ordering::SeqCst);
+    let mut found = HashMap::new();
+    for (topic, text) in &collection.topics {
+        let query = serde_json::json!({ "text": text, "limit": DEPTH, "consistency": "latest" });
+        let answer = memory.query(serde_json::from_value(query)?).await?.body;
+        if answer.partial {
+            return Err("an answer was partial".into());
+        }
+        let hits = answer.hits.into_iter().map(|hit| (numbers[&hit.record.id].clone(), hit.score)).collect();
+        found.insert(topic.clone(), hits);
+    }
+    memory.close();
+    ledger.close();
+    Ok(found)
+}
+
+fn open(
+    dir: &Path,
+    now: &Arc<AtomicI64>,
+    analysis: Analysis,
+    rankings: Rankings,
+) -> Result<(Ledger, Arc<Memory>), Failure> {
+    let now = now.clone();
+    let clock = Clock::from_fn(move || Timestamp::from_millis(now.load(Ordering::SeqCst)));
+    let ledger = Ledger::open(dir, &Options { reserve_bytes: 1 << 20, ..Options::default() }, clock)?;
+    let mut config = Config { rankings, ..Config::default() };
+    config.index.analysis = analysis;
+    config.latest_limit = std::time::Duration::from_secs(600);
+    let memory = Memory::open(ledger.clone(), config)?;
+    Ok((ledger, memory))
+}
+
+/// As `trec_eval` reads it.
+fn as_run(found: &Hits) -> String {
+    let mut out = String::new();
+    for (topic, hits) in found {
+        for (rank, (document, score)) in hits.iter().enumerate() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{topic} Q0 {document} {} {score:.9} orchd", rank + 1);
+        }
+    }
+    out
+}
