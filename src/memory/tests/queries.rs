@@ -21,6 +21,9 @@ async fn phrases_required_and_excluded_words_are_obeyed() {
     assert_eq!(node.find("+red +hen").await, ["red hen"]);
     assert_eq!(sorted(node.find("hen -red").await), ["blue hen"]);
     assert_eq!(sorted(node.find("-red").await), ["blue hen"]);
+    assert_eq!(sorted(node.find("hen -\"red hen\"").await), ["blue hen"]);
+    assert_eq!(sorted(node.find("hen -\"hen red\"").await), ["blue hen", "red hen"]);
+    assert_eq!(sorted(node.find("hen -red_hen -\"hen hen\"").await), ["blue hen"]);
     assert_eq!(node.find("the of and").await, [""; 0]);
     assert_eq!(node.find("  ").await.len(), 4, "no text at all");
 }
