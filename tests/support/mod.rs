@@ -31,8 +31,8 @@ pub use link::Link;
 pub use mosquitto::{Mosquitto, MosquittoOptions, mosquitto};
 pub use scripted::{Peer, ScriptedBroker};
 
-/// How long a test waits for something that has to happen.
-pub const LIMIT: Duration = Duration::from_secs(20);
+/// How long a test waits for something that has to happen: long, because only a failing test waits to the end.
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// The outcome of `work`, which has to come within [`LIMIT`].
 pub async fn within<T>(work: impl Future<Output = T>) -> T {
