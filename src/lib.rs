@@ -10,6 +10,7 @@
 //! - [`ledger`] is the one source of truth, a SQLite database with one writer.
 //! - [`conscience`] judges actions by rules; [`memory`] keeps what is to be remembered; [`soul`] knows whom the node deals
 //!   with.
+//! - [`llm`] has language models answer, the remote one first, then the local one.
 //! - [`observe`] says how things are: metrics, health, logs.
 //! - [`config`] is what the operator wrote, checked.
 //! - [`topics`] writes the interface down: AsyncAPI, JSON Schemas, access rules.
@@ -25,6 +26,7 @@ pub mod conscience;
 pub mod engine;
 pub mod gate;
 pub mod ledger;
+pub mod llm;
 pub mod memory;
 pub mod mqtt;
 pub mod node;

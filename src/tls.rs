@@ -19,6 +19,9 @@ use thiserror::Error;
 /// The only protocol version that is spoken.
 const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
+/// The authorities that the system trusts, where Debian and most others keep them.
+pub const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// What a file is for; part of every error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileRole {

@@ -103,11 +103,13 @@ impl Checks<'_> {
         for (one, other) in [
             ("broker.client_cert_file", "broker.client_key_file"),
             ("listener.cert_file", "listener.key_file"),
+            ("llm.remote_url", "llm.remote_model"),
+            ("llm.local_url", "llm.local_model"),
         ] {
             for (set, missing) in [(one, other), (other, one)] {
                 if self.settled.value(set).is_some() && self.settled.is_absent(missing) && !self.settled.torn
                 {
-                    let right = format!("set {missing} too: certificate and key belong together");
+                    let right = format!("set {missing} too: the two belong together");
                     self.report(set, "stands alone", right);
                 }
             }

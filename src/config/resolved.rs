@@ -174,6 +174,37 @@ section! {
 }
 
 section! {
+    /// Language models: the remote one is asked first, the local one when that fails. None is asked unless it stands here.
+    "llm" Llm {
+        /// Base address of an OpenAI-compatible provider, such as OpenRouter. Needs `remote_model`.
+        remote_url: Option<String> = "remote_url", Text("`https://host/path`", rules::remote_url), Unset, r#""https://openrouter.ai/api/v1""#;
+        /// The remote model.
+        remote_model: Option<String> = "remote_model", Text("a word", rules::word), Unset, r#""meta-llama/llama-3.3-70b-instruct""#;
+        /// File of the remote provider's API key.
+        remote_key_file: Option<PathBuf> = "remote_key_file", Path(Holds::Secret), Unset, r#""/etc/orchd/openrouter.key""#;
+        /// Longest time that the remote model may take.
+        remote_timeout: Duration = "remote_timeout_s", Integer(1, 600, Seconds), Is("15"), "";
+        /// Tokens (question and answer) that the remote model may use in a day (UTC); 0 for no limit.
+        remote_daily_tokens: u64 = "remote_daily_tokens", Integer(0, 1_000_000_000_000, Count), Is("1_000_000"), "";
+        /// Base address of Ollama. Needs `local_model`.
+        local_url: Option<String> = "local_url", Text("`http://host:port`", rules::local_url), Unset, r#""http://127.0.0.1:11434""#;
+        /// The local model.
+        local_model: Option<String> = "local_model", Text("a word", rules::word), Unset, r#""llama3.2""#;
+        /// Longest time that the local model may take.
+        local_timeout: Duration = "local_timeout_s", Integer(1, 600, Seconds), Is("60"), "";
+        /// Certificates (PEM) of the authorities that a provider's certificate may come from; those of the system when it
+        /// is not set.
+        ca_file: Option<PathBuf> = "ca_file", Path(Holds::Public), Unset, r#""/etc/orchd/proxy-ca.pem""#;
+        /// Questions to models at the same time; one more is answered `busy`.
+        at_once: usize = "at_once", Integer(1, 32, Count), Is("4"), "";
+        /// Failures in a row after which a provider is left alone.
+        breaker_failures: u32 = "breaker_failures", Integer(1, 1_000, Count), Is("3"), "";
+        /// How long it is left alone before one question tries it again.
+        breaker_pause: Duration = "breaker_pause_s", Integer(1, 3_600, Seconds), Is("30"), "";
+    }
+}
+
+section! {
     /// How the node can be watched.
     "observe" Observe {
         /// Address of `/metrics` and `/health`, on this machine alone; `""` for none.
@@ -229,7 +260,7 @@ section! {
 }
 
 /// All sections, in the order in which they are explained. `node` comes first: others refer to it.
-pub(super) static SECTIONS: [Section; 11] = [
+pub(super) static SECTIONS: [Section; 12] = [
     Node::SECTION,
     Broker::SECTION,
     Limits::SECTION,
@@ -237,6 +268,7 @@ pub(super) static SECTIONS: [Section; 11] = [
     Ledger::SECTION,
     Memory::SECTION,
     Conscience::SECTION,
+    Llm::SECTION,
     Observe::SECTION,
     Log::SECTION,
     Control::SECTION,
@@ -260,6 +292,8 @@ pub struct Config {
     pub memory: Memory,
     /// How actions are judged.
     pub conscience: Conscience,
+    /// Language models.
+    pub llm: Llm,
     /// How it can be watched.
     pub observe: Observe,
     /// The log.
@@ -281,6 +315,7 @@ impl Config {
             ledger: Ledger::build(&get)?,
             memory: Memory::build(&get)?,
             conscience: Conscience::build(&get)?,
+            llm: Llm::build(&get)?,
             observe: Observe::build(&get)?,
             log: Log::build(&get)?,
             control: Control::build(&get)?,

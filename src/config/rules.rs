@@ -82,6 +82,33 @@ pub fn broker_url(text: &str) -> Result<(), String> {
     text.parse::<BrokerUrl>().map(drop)
 }
 
+/// Where a model on the network is: encrypted, unless it is on this machine.
+pub fn remote_url(text: &str) -> Result<(), String> {
+    let url = model_url(text)?;
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if url.scheme_str() == Some("https") || here {
+        Ok(())
+    } else {
+        Err("write `https://host/path`; `http://` is accepted for this machine alone".to_owned())
+    }
+}
+
+/// Where a model on the own network is.
+pub fn local_url(text: &str) -> Result<(), String> {
+    model_url(text).map(drop)
+}
+
+fn model_url(text: &str) -> Result<hyper::Uri, String> {
+    let form = "write `https://host/path` or `http://host:port`, without user, password, query or blanks";
+    let url: hyper::Uri = text.parse().map_err(|_| form.to_owned())?;
+    let good = matches!(url.scheme_str(), Some("https" | "http"))
+        && url.host().is_some_and(|host| !host.is_empty())
+        && url.query().is_none()
+        && !text.contains('@');
+    if good { Ok(url) } else { Err(form.to_owned()) }
+}
+
 /// A name that can be one level of a topic.
 pub fn name(text: &str) -> Result<(), String> {
     is_name(text).then_some(()).ok_or_else(|| "use 1 to 64 letters, digits, `.`, `_` or `-`".to_owned())

@@ -24,6 +24,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { number: 2, sql: include_str!("../../migrations/0002_memory.sql") },
     Migration { number: 3, sql: include_str!("../../migrations/0003_conscience.sql") },
     Migration { number: 4, sql: include_str!("../../migrations/0004_soul.sql") },
+    Migration { number: 5, sql: include_str!("../../migrations/0005_llm.sql") },
 ];
 
 /// Why the schema could not be brought up to date, or not back.

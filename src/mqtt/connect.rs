@@ -14,9 +14,6 @@ use crate::clock::Timestamp;
 use crate::gate::token::{self, Claims, KeyError, Role, SigningKey};
 use crate::tls::{self, Identity, TlsError};
 
-/// The authorities that the system trusts, where Debian and most others keep them.
-const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
-
 /// How to log in.
 #[derive(Clone, Debug)]
 pub enum Login {
@@ -113,7 +110,7 @@ impl ConnectOptions {
     pub(super) fn build(&self, will: Option<LastWill>, now: Timestamp) -> Result<MqttOptions, SetupError> {
         let mut options = MqttOptions::new(self.client_id.clone(), (self.host.clone(), self.port));
         if self.tls {
-            let ca = self.ca_file.as_deref().unwrap_or(Path::new(SYSTEM_AUTHORITIES));
+            let ca = self.ca_file.as_deref().unwrap_or(Path::new(tls::SYSTEM_AUTHORITIES));
             let identity = self.identity.as_ref().map(|(certificate, key)| Identity { certificate, key });
             let config = tls::client_config(ca, identity)?;
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config)));

@@ -27,6 +27,7 @@ use crate::engine::port::{Publication, Publish};
 use crate::engine::{self, Engine, Events, Parts, Registry};
 use crate::gate;
 use crate::ledger::{self, Ledger, OpenError};
+use crate::llm::{self, Llm};
 use crate::memory::{self, Memory};
 use crate::mqtt::{Hooks, Link};
 use crate::observe::health::STALL_AFTER;
@@ -70,6 +71,9 @@ pub enum RunError {
         /// Why.
         fault: Fault,
     },
+    /// The models.
+    #[error("llm could not start: {0}")]
+    Llm(#[from] llm::OpenError),
     /// A port or thread.
     #[error("{what}: {source}")]
     Io {
@@ -145,6 +149,7 @@ pub fn declarations() -> Vec<Declaration> {
     let mut all: Vec<_> = service::commands().iter().map(|entry| entry.declaration.clone()).collect();
     all.extend(conscience::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(memory::commands().iter().map(|entry| entry.declaration.clone()));
+    all.extend(llm::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(soul::commands().iter().map(|entry| entry.declaration.clone()));
     all.sort_by_key(Declaration::name);
     all
@@ -186,6 +191,8 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         .await
         .map_err(|fault| RunError::Service { service: "conscience", fault })?;
 
+    let llm = Llm::open(settings::llm_config(&config), &ledger, &clock, metrics.clone()).await?;
+
     let (link, publisher, at_least_once, at_most_once) = Link::new(
         settings::connect_options(&config, &names),
         filters(&names, &config.node.group, &declarations()),
@@ -208,6 +215,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     registry.add(&state, &service::commands());
     registry.add(&conscience, &conscience::commands());
     registry.add(&memory, &memory::commands());
+    registry.add(&llm, &llm::commands());
     registry.add(&Soul::new(ledger.clone(), clock.clone()), &soul::commands());
     let parts = Parts {
         names: names.clone(),

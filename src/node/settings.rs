@@ -10,9 +10,11 @@ use crate::conscience;
 use crate::engine::{Bounds, Limits};
 use crate::gate;
 use crate::ledger::{self, Ledger};
+use crate::llm;
 use crate::memory;
 use crate::mqtt::{ConnectOptions, Login};
 use crate::observe::Metrics;
+use crate::tls;
 use crate::wire::Names;
 
 pub(super) async fn open_ledger(
@@ -87,6 +89,27 @@ pub(super) fn connect_options(config: &Config, names: &Names) -> ConnectOptions 
         connect_timeout: broker.connect_timeout,
         max_packet_bytes: config.limits.max_packet_bytes,
         login,
+    }
+}
+
+pub(super) fn llm_config(config: &Config) -> llm::Config {
+    let llm = &config.llm;
+    let model = |url: &Option<String>, name: &Option<String>, limit| {
+        let (url, name) = url.clone().zip(name.clone())?;
+        Some(llm::Model { url, name, key_file: None, limit, daily_tokens: None })
+    };
+    let remote = model(&llm.remote_url, &llm.remote_model, llm.remote_timeout).map(|remote| llm::Model {
+        key_file: llm.remote_key_file.clone(),
+        daily_tokens: Some(llm.remote_daily_tokens).filter(|tokens| *tokens > 0),
+        ..remote
+    });
+    llm::Config {
+        remote,
+        local: model(&llm.local_url, &llm.local_model, llm.local_timeout),
+        ca_file: llm.ca_file.clone().unwrap_or_else(|| tls::SYSTEM_AUTHORITIES.into()),
+        at_once: llm.at_once,
+        breaker_failures: llm.breaker_failures,
+        breaker_pause: llm.breaker_pause,
     }
 }
 

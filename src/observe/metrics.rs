@@ -45,6 +45,9 @@ struct Inner {
     messages_dropped: Family<Counter, 1>,
     messages_refused: Family<Counter, 1>,
     replies_refused: Family<Counter, 1>,
+    llm_requests: Family<Counter, 2>,
+    llm_duration: Family<Histogram, 1>,
+    llm_tokens: Family<Counter, 1>,
     memory_records: Family<Gauge, 1>,
     index_bytes: Family<Gauge, 1>,
     connected: Gauge,
@@ -105,6 +108,24 @@ impl Metrics {
                 "orchd_replies_refused_total",
                 ["reason"],
                 "Replies that the broker refused for good.",
+            ),
+            llm_requests: Family::new(
+                r,
+                "orchd_llm_requests_total",
+                ["provider", "outcome"],
+                "Questions to models, by provider and outcome: ok or what went wrong.",
+            ),
+            llm_duration: Family::new(
+                r,
+                "orchd_llm_request_duration_seconds",
+                ["provider"],
+                "Time that a provider took, with its second try.",
+            ),
+            llm_tokens: Family::new(
+                r,
+                "orchd_llm_tokens_total",
+                ["provider"],
+                "Tokens of questions and answers, as the provider counts.",
             ),
             memory_records: Family::new(
                 r,
@@ -229,6 +250,17 @@ impl Metrics {
     /// Replies that the broker has not accepted yet.
     pub fn outbox_open(&self, rows: u64) {
         self.0.outbox_open.set(rows as f64);
+    }
+
+    /// A model's provider was asked.
+    pub fn llm_request(&self, provider: &'static str, outcome: &'static str, elapsed: Duration) {
+        self.0.llm_requests.with([provider, outcome], |c| c.increment(1));
+        self.0.llm_duration.with([provider], |h| h.record(elapsed.as_secs_f64()));
+    }
+
+    /// Tokens that an answer took.
+    pub fn llm_tokens(&self, provider: &'static str, tokens: u64) {
+        self.0.llm_tokens.with([provider], |c| c.increment(tokens));
     }
 
     /// Records in a memory layer.

@@ -319,7 +319,7 @@ impl Soul {
     /// Decay itself needs no run: it follows from time. What this does is to find, and remove, who has decayed away.
     async fn decay(&self, request: &Decay, progress: &Progress) -> Result<Decayed, Fault> {
         let (now, below) = (self.clock.now(), request.below);
-        let all = self.ledger.read(|connection| store::all(connection)).await?;
+        let all = self.ledger.read(store::all).await?;
         let faded: Vec<_> =
             all.iter().filter(|entity| entity.feelings_at(now).trust < below).cloned().collect();
         let mut done = Decayed {

@@ -28,6 +28,9 @@ pub fn request(name: &str) -> Option<Value> {
         }),
         "node/jobs/cancel" | "node/jobs/get" => json!({ "job_id": ID }),
         "node/jobs/list" => json!({ "limit": 20 }),
+        "llm/complete" => {
+            json!({ "system": "Answer in one sentence.", "prompt": "What is MQTT?", "max_tokens": 200 })
+        }
         "soul/decay" => json!({ "prune": true, "dry_run": true }),
         "soul/delete" | "soul/get" => json!({ "name": "ada" }),
         "soul/history" => json!({ "name": "ada", "limit": 20 }),
@@ -37,6 +40,7 @@ pub fn request(name: &str) -> Option<Value> {
         "soul/record" => json!({ "name": "ada", "emotion": "joy", "intensity": 0.6 }),
         "soul/upsert" => json!({ "name": "ada", "note": "Services the pumps." }),
         "conscience/rules/list"
+        | "llm/providers"
         | "memory/rebuild"
         | "memory/stats"
         | "node/health"

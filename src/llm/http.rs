@@ -1,0 +1,91 @@
+//! One JSON request over HTTP, bounded in time and size. TLS 1.3 only, and proxies are not used.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Request, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::Failure;
+use crate::tls::{self, TlsError};
+
+/// Largest answer, in bytes.
+const MAX_BODY: usize = 4 << 20;
+
+/// Longest time that a connection may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long an unused connection is kept.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What came back.
+pub(super) struct Response {
+    pub status: u16,
+    pub retry_after: Option<Duration>,
+    pub body: Bytes,
+}
+
+/// Keeps connections to providers.
+#[derive(Clone, Debug)]
+pub(super) struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+impl Http {
+    /// Trusts the authorities in `ca`.
+    ///
+    /// # Errors
+    /// When `ca` cannot be read.
+    pub(super) fn new(ca: &Path) -> Result<Self, TlsError> {
+        let config = tls::client_config(ca, None)?;
+        let mut plain = HttpConnector::new();
+        plain.enforce_http(false);
+        plain.set_connect_timeout(Some(CONNECT_LIMIT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config((*config).clone())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(plain);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE)
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(2)
+            .build(connector);
+        Ok(Self(client))
+    }
+
+    /// Posts `body`; the caller bounds the time.
+    pub(super) async fn post(
+        &self,
+        url: &Uri,
+        key: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<Response, Failure> {
+        let mut request = Request::post(url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|_| Failure::Unreachable)?;
+        if let Some(key) = key {
+            // A key with a line break in it is no header.
+            let mut value =
+                HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| Failure::Unauthorized)?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        let response = self.0.request(request).await.map_err(|_| Failure::Unreachable)?;
+        let status = response.status().as_u16();
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs);
+        let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() { Failure::TooLarge } else { Failure::Unreachable }
+        })?;
+        Ok(Response { status, retry_after, body: body.to_bytes() })
+    }
+}
