@@ -70,6 +70,7 @@ impl Site {
             node: Some("n1".to_owned()),
             name: "app".to_owned(),
             timeout: DEFAULT_TIMEOUT,
+            api_key_file: None,
         }
         .write(&profile)
         .unwrap();

@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 use ciborium::cbor;
 use serde_json::{Value, json};
 use support::{
-    Asker, Daemon, DaemonOptions, Mosquitto, MosquittoOptions, Via, content_type, mosquitto, tool, within,
+    Asker, Daemon, DaemonOptions, Mosquitto, MosquittoOptions, Via, content_type, mosquitto, python,
+    rust_example, tool, within,
 };
 
 async fn setup() -> Option<(Mosquitto, Daemon)> {
@@ -30,23 +31,6 @@ fn program(name: &str, broker: &Mosquitto, arguments: &[&str]) -> Option<Command
     let mut command = Command::new(tool(name)?);
     command.args(["-h", "127.0.0.1", "-p", &broker.addr().port().to_string(), "-q", "1"]).args(arguments);
     Some(command)
-}
-
-/// An interpreter that has paho; `None` when there is none.
-fn python() -> Option<PathBuf> {
-    let has_paho = |python: &Path| {
-        let probe = Command::new(python).args(["-c", "import paho.mqtt.client"]).output();
-        probe.is_ok_and(|output| output.status.success())
-    };
-    // Debian's own comes first: it is the one that python3-paho-mqtt is for.
-    let mut candidates = vec![PathBuf::from("/usr/bin/python3")];
-    candidates.extend(tool("python3"));
-    let found = candidates.into_iter().find(|python| has_paho(python));
-    if found.is_none() {
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "python3-paho-mqtt is required in CI");
-        eprintln!("skipped: python3-paho-mqtt is not installed");
-    }
-    found
 }
 
 fn example(name: &str) -> PathBuf {
@@ -171,14 +155,7 @@ async fn the_example_in_shell_remembers() {
 #[tokio::test]
 async fn the_example_in_rust_asks_anything() {
     let Some((broker, _daemon)) = setup().await else { return };
-    let tests = std::env::current_exe().unwrap();
-    let program = tests.parent().and_then(Path::parent).unwrap().join("examples").join("ask");
-    if !program.is_file() {
-        // Only a run of all tests builds the examples too.
-        let mut build = Command::new(env!("CARGO"));
-        build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--locked", "--example", "ask"]);
-        run(build).await;
-    }
+    let program = rust_example("ask").await;
     let command = Command::new(program);
     let mut command = over_tls(command, &broker);
     command.args(["memory/store", "{\"content\":\"from Rust\"}"]);

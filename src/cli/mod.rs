@@ -13,6 +13,7 @@ mod config;
 mod demo;
 mod files;
 mod init;
+mod keys;
 mod ledger;
 mod nodes;
 pub mod profile;
@@ -109,6 +110,7 @@ enum Command {
     Demo(demo::Args),
     Broker(broker::Args),
     Ledger(ledger::Args),
+    Keys(keys::Args),
     Token(token::Args),
     Topics(topics::Args),
     Completions(completions::Args),
@@ -141,6 +143,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => args.run(),
         Command::Broker(args) => args.run(&cli.shared),
         Command::Ledger(args) => args.run(&cli.shared),
+        Command::Keys(args) => args.run(&cli.shared),
         Command::Token(args) => args.run(),
         Command::Topics(args) => args.run(),
         Command::Completions(args) => args.run(),

@@ -5,6 +5,7 @@
 //! name = "alice"                     # answers come to {root}/inbox/alice/…; the user name when not set
 //! root = "orch"
 //! timeout_s = 10
+//! api_key_file = "api-key"            # signs the commands
 //!
 //! [broker]
 //! url = "mqtts://broker.example.org:8883"
@@ -65,6 +66,8 @@ pub struct Profile {
     pub name: String,
     /// How long an answer may take.
     pub timeout: Duration,
+    /// API key that signs the commands.
+    pub api_key_file: Option<PathBuf>,
 }
 
 /// As it stands in the file.
@@ -75,6 +78,7 @@ struct Written {
     node: Option<Spanned<String>>,
     name: Option<Spanned<String>>,
     timeout_s: Option<Spanned<u64>>,
+    api_key_file: Option<PathBuf>,
     broker: Spanned<WrittenBroker>,
 }
 
@@ -113,7 +117,7 @@ impl Profile {
                 message if message.contains("`password`") || message.contains("`token`") => {
                     "secrets come from files only: name one in broker.password_file or broker.token_file"
                 }
-                _ => "a profile has root, node, name, timeout_s and a section [broker]",
+                _ => "a profile has root, node, name, timeout_s, api_key_file and a section [broker]",
             };
             let at = error.span().map_or(0, |span| span.start);
             file.mistake(at, "", error.message().trim(), right)
@@ -178,6 +182,7 @@ impl Profile {
             node: Option<&'a str>,
             name: &'a str,
             timeout_s: u64,
+            api_key_file: Option<PathBuf>,
             broker: WrittenBroker,
         }
         let near = |path: &PathBuf| path.strip_prefix(folder).map_or_else(|_| path.clone(), Path::to_owned);
@@ -206,6 +211,7 @@ impl Profile {
             node: self.node.as_deref(),
             name: &self.name,
             timeout_s,
+            api_key_file: self.api_key_file.as_ref().map(near),
             broker,
         })
     }
@@ -311,6 +317,7 @@ impl File<'_> {
             node: written.node.map(|node| self.name("node", node)).transpose()?,
             name,
             timeout,
+            api_key_file: written.api_key_file.map(file),
         })
     }
 }
@@ -325,13 +332,14 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_the_same_again_and_moves_with_its_folder() {
-        let text = "node = \"n1\"\nname = \"alice\"\n[broker]\nurl = \"mqtts://b:1\"\nca_file = \"ca.pem\"\n\
+        let text = "node = \"n1\"\nname = \"alice\"\napi_key_file = \"key\"\n[broker]\nurl = \"mqtts://b:1\"\nca_file = \"ca.pem\"\n\
                     username = \"al\"\ntoken_file = \"/run/token\"\n";
         let profile = parse(text).unwrap();
         assert_eq!(profile.ca_file.as_deref(), Some(Path::new("/p/ca.pem")));
         let written = profile.to_toml(Path::new("/p")).unwrap();
         let moved = Profile::parse(Path::new("/q/client.toml"), &written).unwrap();
         assert_eq!(moved.ca_file.as_deref(), Some(Path::new("/q/ca.pem")));
+        assert_eq!(moved.api_key_file.as_deref(), Some(Path::new("/q/key")));
         assert_eq!(
             (moved.name.as_str(), moved.node.as_deref(), moved.url),
             ("alice", Some("n1"), profile.url)

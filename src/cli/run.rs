@@ -67,7 +67,8 @@ async fn run(config: Config, shared: Shared, filter: FilterHandle) -> Result<(),
         reconfigure: Box::new(move || {
             let (config, _) =
                 shared.load(Role::Node).map_err(|_| "see the lines before this one".to_owned())?;
-            filter.set_filter(&config.log.filter).map_err(|error| error.to_string())
+            filter.set_filter(&config.log.filter).map_err(|error| error.to_string())?;
+            Ok(config)
         }),
         systemd: Arc::new(Systemd::from_env(|name| std::env::var_os(name))),
         ready,

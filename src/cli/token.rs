@@ -69,7 +69,7 @@ impl From<Role> for token::Role {
 const MAX_TTL: Duration = Duration::from_secs(3_653 * 86_400);
 
 /// Reads `90s`, `15m`, `12h` or `1d`.
-fn span(text: &str) -> Result<Duration, String> {
+pub(super) fn span(text: &str) -> Result<Duration, String> {
     let wrong = || "write a number and s, m, h or d, such as 12h; at most 3653d".to_owned();
     let unit = match text.chars().last() {
         Some('s') => 1,

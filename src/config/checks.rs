@@ -16,6 +16,7 @@ pub(super) fn check(settled: &Settled, role: Role) -> Vec<Mistake> {
     let mut checks = Checks { settled, mistakes: Vec::new() };
     checks.login();
     checks.encryption();
+    checks.open();
     checks.pairs();
     checks.orders();
     checks.socket();
@@ -96,6 +97,18 @@ impl Checks<'_> {
                     "take it out, or write mqtts:// in broker.url",
                 );
             }
+        }
+    }
+
+    /// A node that lets everyone do everything is for this machine alone.
+    fn open(&mut self) {
+        let Some(Ok(url)) = self.text("broker.url").map(str::parse::<BrokerUrl>) else { return };
+        if self.text("auth.mode") == Some("open") && !url.is_loopback() {
+            self.report(
+                "auth.mode",
+                "is \"open\" with a broker on another machine: everyone there could do everything",
+                "write \"required\" or \"broker\", or name a broker on this machine in broker.url",
+            );
         }
     }
 

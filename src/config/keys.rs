@@ -197,6 +197,12 @@ macro_rules! choice {
         impl $name {
             /// The words as they are written.
             pub const WORDS: &'static [&'static str] = &[$($word),*];
+
+            /// The word.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
         }
 
         impl std::str::FromStr for $name {

@@ -50,6 +50,8 @@ pub enum Holds {
     Public,
     /// A file that holds a secret; `credential:NAME` names a systemd credential.
     Secret,
+    /// As [`Holds::Secret`], and made at the first start where it is missing.
+    OwnSecret,
 }
 
 /// What a key accepts.
@@ -171,7 +173,10 @@ impl Kind {
     /// Whether the value names a secret.
     #[must_use]
     pub fn is_secret(&self) -> bool {
-        matches!(self, Self::Path(Holds::Secret) | Self::Paths(Holds::Secret))
+        matches!(
+            self,
+            Self::Path(Holds::Secret | Holds::OwnSecret) | Self::Paths(Holds::Secret | Holds::OwnSecret)
+        )
     }
 
     /// Reads a written value.
@@ -310,7 +315,7 @@ impl Holds {
             Self::Folder => "path of a folder",
             Self::Socket => "path of a socket",
             Self::Public => "path of a file",
-            Self::Secret => "path of a secret file, or `credential:NAME`",
+            Self::Secret | Self::OwnSecret => "path of a secret file, or `credential:NAME`",
         }
     }
 }

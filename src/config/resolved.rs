@@ -29,6 +29,18 @@ choice! {
 }
 
 choice! {
+    /// Who may command the node.
+    AuthMode {
+        /// Only who shows a JWT or an API key.
+        Required = "required",
+        /// Also who shows nothing, as the principal `broker`: the broker knows its clients.
+        Broker = "broker",
+        /// Everyone may do everything.
+        Open = "open",
+    }
+}
+
+choice! {
     /// What the log looks like.
     LogFormat {
         /// To journald under systemd, else as text.
@@ -57,6 +69,9 @@ section! {
         state_dir: PathBuf = "state_dir", Path(Holds::Folder), StateDirectory(r#""/var/lib/orchd""#), "";
         /// Whether the node counts as started before it has reached its broker.
         start_offline: bool = "start_offline", Bool, Is("false"), "";
+        /// File that holds the node's own key, made at the first start. The signing keys of API keys are sealed with it:
+        /// without it no signature can be checked, so back it up with the state.
+        key_file: PathBuf = "key_file", Path(Holds::OwnSecret), Is(r#""{state_dir}/node.key""#), "";
     }
 }
 
@@ -104,6 +119,43 @@ section! {
 }
 
 section! {
+    /// Who may command the node, and how often. Read again on reload.
+    "auth" Access {
+        /// `required`: every command needs a JWT or an API key. `broker`: one without is the principal `broker`, with the
+        /// permissions below, and may give no sensitive command; for brokers that know their clients. `open`: everyone may
+        /// do everything; only with a broker on this machine, for trials.
+        mode: AuthMode = "mode", Choice(AuthMode::WORDS), Is(r#""broker""#), "";
+        /// Topic filters of the commands that the principal `broker` may give.
+        broker_permissions: Vec<String> = "broker_permissions", Texts("a topic filter of names, `+` and `#`", rules::permission), Is(r#"["{root}/{node}/#", "{root}/all/#", "{root}/any/#"]"#), "";
+        /// Public keys (PEM: Ed25519, EC P-256, RSA of 2048 bits or more) whose JWTs are believed.
+        trusted_key_files: Vec<PathBuf> = "trusted_key_files", Paths(Holds::Public), Is("[]"), r#"["/etc/orchd/issuer.pub"]"#;
+        /// Secret of 32 bytes or more whose JWTs (HS256) are believed; a line break at its end does not count.
+        hs256_secret_file: Option<PathBuf> = "hs256_secret_file", Path(Holds::Secret), Unset, r#""/etc/orchd/hs256.secret""#;
+        /// JWKS with further public keys, as identity providers publish them.
+        jwks_file: Option<PathBuf> = "jwks_file", Path(Holds::Public), Unset, r#""/etc/orchd/jwks.json""#;
+        /// Issuer (`iss`) that JWTs must have.
+        issuer: String = "issuer", Text("a word without spaces", rules::issuer), Is(r#""orchd""#), "";
+        /// Audience (`aud`) that JWTs must have.
+        audience: String = "audience", Text("a word", rules::word), Is(r#""orch""#), "";
+        /// Clock difference that is tolerated with JWTs.
+        leeway: Duration = "leeway_s", Integer(0, 30, Seconds), Is("10"), "";
+        /// Commands in a minute for each principal, unless its API key says otherwise.
+        rate_per_min: u32 = "rate_per_min", Integer(1, 6_000_000, Count), Is("60"), "";
+        /// Commands that a principal may give at once when it was quiet before.
+        burst: u32 = "burst", Integer(1, 1_000_000, Count), Is("30"), "";
+        /// Commands in a minute of the principal `broker`, which is everyone without credentials; 0 for any number.
+        broker_rate_per_min: u32 = "broker_rate_per_min", Integer(0, 6_000_000, Count), Is("0"), "";
+        /// Commands in a minute of all principals together; 0 for any number.
+        node_rate_per_min: u32 = "node_rate_per_min", Integer(0, 6_000_000, Count), Is("0"), "";
+        /// Messages in a minute whose credentials are not known to be good; all of them share it, and it is charged before
+        /// their credentials are looked into.
+        unauthenticated_per_min: u32 = "unauthenticated_per_min", Integer(1, 6_000_000, Count), Is("600"), "";
+        /// How long a principal that does not heed its limit is refused altogether; 0 for never.
+        cooldown: Duration = "cooldown_s", Integer(0, 86_400, Seconds), Is("60"), "";
+    }
+}
+
+section! {
     /// How much the node takes on. What exceeds a limit is refused or held back, never taken and lost.
     "limits" Limits {
         /// Largest MQTT packet that the broker may send to the node.
@@ -134,9 +186,10 @@ section! {
 section! {
     /// Where answers may go.
     "reply" Reply {
-        /// Topic filters; a command that asks for its answer on another topic is refused. Topics of commands and
-        /// of the broker (`$…`) are refused whatever stands here.
-        topics: Vec<String> = "topics", Texts("a topic filter", rules::filter), Is(r#"["{root}/inbox/#"]"#), "";
+        /// Topic filters besides the asker's own inbox, which is `{root}/inbox/NAME/…` for one who shows credentials (the
+        /// API key's name, the JWT's `sub`), and `{root}/inbox/#` for others. A command that asks for its answer elsewhere
+        /// is refused. Topics of commands and of the broker (`$…`) are refused whatever stands here.
+        topics: Vec<String> = "topics", Texts("a topic filter", rules::filter), Is("[]"), r#"["plant/answers/#"]"#;
     }
 }
 
@@ -263,6 +316,7 @@ section! {
 pub(super) static SECTIONS: [Section; 12] = [
     Node::SECTION,
     Broker::SECTION,
+    Access::SECTION,
     Limits::SECTION,
     Reply::SECTION,
     Ledger::SECTION,
@@ -282,6 +336,8 @@ pub struct Config {
     pub node: Node,
     /// The broker it connects to.
     pub broker: Broker,
+    /// Who may command it.
+    pub auth: Access,
     /// How much it takes on.
     pub limits: Limits,
     /// Where answers may go.
@@ -310,6 +366,7 @@ impl Config {
         Ok(Self {
             node: Node::build(&get)?,
             broker: Broker::build(&get)?,
+            auth: Access::build(&get)?,
             limits: Limits::build(&get)?,
             reply: Reply::build(&get)?,
             ledger: Ledger::build(&get)?,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use crate::wire::topic::{is_filter, is_name};
+use crate::wire::topic::{is_filter, is_name, is_permission};
 
 /// Where the broker is: `mqtts://host:port`, or `mqtt://` without encryption on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +131,20 @@ pub fn filter(text: &str) -> Result<(), String> {
     is_filter(text)
         .then_some(())
         .ok_or_else(|| "write a topic filter: `+` and `#` alone in their level, `#` at the end".to_owned())
+}
+
+/// What a principal may be allowed: see [`is_permission`].
+pub fn permission(text: &str) -> Result<(), String> {
+    is_permission(text)
+        .then_some(())
+        .ok_or_else(|| "write a topic filter whose levels are names, `+`, or `#` at the end".to_owned())
+}
+
+/// The issuer of tokens: a word without spaces, because a space ends it where principals are written.
+pub fn issuer(text: &str) -> Result<(), String> {
+    word(text)?;
+    let good = !text.contains(char::is_whitespace);
+    good.then_some(()).ok_or_else(|| "use a word without spaces".to_owned())
 }
 
 /// A word for people or brokers: not empty, not long, no control characters.

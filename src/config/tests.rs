@@ -38,7 +38,9 @@ fn a_minimal_file_gives_the_documented_defaults() {
     assert_eq!(config.broker.reconnect_min, Duration::from_millis(500));
     assert_eq!(config.broker.login(), Login::None);
     assert_eq!(config.limits.inbox, Duration::from_secs(86_400));
-    assert_eq!(config.reply.topics, ["orch/inbox/#"]);
+    assert!(config.reply.topics.is_empty());
+    assert_eq!((config.auth.mode, config.auth.broker_permissions.len()), (AuthMode::Broker, 3));
+    assert_eq!(config.auth.broker_permissions[0], "orch/n1/#");
     assert_eq!(config.control.socket, Path::new("/var/lib/orchd/control.sock"));
     assert_eq!(config.observe.listen, Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(config.conscience.refuse_below, -0.25);

@@ -35,7 +35,7 @@ impl Engine {
     pub(super) async fn reply(&self, asked: Asked, stored: Stored) {
         let inner = &self.inner;
         let now = inner.clock.now();
-        let Some(message) = stored.outgoing(inner.names.node(), &asked.route, now) else {
+        let Some(message) = stored.outgoing(inner.names.node(), &asked.route, now, &inner.seal) else {
             return asked.answered(self, stored, None);
         };
         let Ok(message) = message else {

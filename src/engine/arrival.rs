@@ -1,6 +1,5 @@
 //! From a delivery to a command that has a principal, a place for its answer and a deadline.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,7 +11,7 @@ use super::command::{Call, Kind};
 use super::outbox::Route;
 use super::port::Delivery;
 use crate::clock::Timestamp;
-use crate::gate::{ANONYMOUS, LOCAL};
+use crate::gate::{Identified, Identity, Inbox, Shown};
 use crate::observe::Pulse;
 use crate::wire::topic::{self, Target};
 use crate::wire::{self, Address, Code, Credentials, Fault, Payload, Properties, Reply, Request};
@@ -53,20 +52,34 @@ impl Engine {
         let received = self.inner.clock.now();
         let Delivery { topic, payload, properties, retained, ack } = delivery;
         let (address, request) = self.decode(&properties, &payload, retained);
-        let credentials = request.as_ref().map(|request| request.credentials.clone()).unwrap_or_default();
-        let (principal, unidentified) = match self.inner.gate.identify(&credentials, received) {
-            Ok(principal) => (principal, None),
-            Err(fault) => (ANONYMOUS.into(), Some(fault)),
+        let (asker, unidentified) = match &request {
+            // What cannot be read is refused for that, whoever sent it.
+            Err(_) => (Identity::nobody().into(), None),
+            Ok(request) => {
+                let shown = Shown {
+                    credentials: &request.credentials,
+                    topic: &topic,
+                    reply_to: address.reply_to.as_deref().unwrap_or_default(),
+                    message_id: address.message_id.as_deref().unwrap_or_default(),
+                    payload: &request.payload,
+                    now: received,
+                };
+                match self.inner.gate.identify(&shown) {
+                    Ok(asker) => (asker, None),
+                    Err(fault) => (Identity::nobody().into(), Some(fault)),
+                }
+            }
         };
         let (target, command) = match self.inner.names.parse(&topic) {
             Some(parsed) => (parsed.target, parsed.command.to_owned()),
             None => (Target::Node, topic.clone()),
         };
         // An answer that may not go where the asker wants it goes where everyone can see it.
-        let (reply_topic, misdirected) = match self.reply_topic(address.reply_to.as_deref(), &principal) {
-            Ok(wanted) => (wanted, None),
-            Err(fault) => (None, Some(fault)),
-        };
+        let (reply_topic, misdirected) =
+            match self.reply_topic(address.reply_to.as_deref(), &asker.identity.inbox) {
+                Ok(wanted) => (wanted, None),
+                Err(fault) => (None, Some(fault)),
+            };
         let reply_topic = reply_topic.unwrap_or_else(|| self.results_topic(&command));
         let (request, refused) = match request {
             Ok(request) => (Some(request), misdirected.or(unidentified)),
@@ -76,7 +89,7 @@ impl Engine {
             command,
             target,
             topic,
-            principal,
+            asker: asker.clone(),
             address,
             request: request.as_ref(),
             received,
@@ -87,7 +100,7 @@ impl Engine {
         });
         match refused {
             Some(fault) => self.refuse(asked, fault),
-            None => self.run(asked, target, &credentials).await,
+            None => self.run(asked, target, &asker).await,
         }
     }
 
@@ -139,11 +152,12 @@ impl Engine {
         let request = Request { payload, expires_in, traceparent: None, credentials: Credentials::default() };
         let address = Address { message_id, encoding: request.payload.encoding(), ..Address::default() };
         let within_limit = self.within_limit(request.payload.bytes());
+        let asker = Identified::from(Identity::local());
         let asked = self.ask(AskedFrom {
             command: command.to_owned(),
             target: Target::Node,
             topic: self.inner.names.command(command),
-            principal: LOCAL.into(),
+            asker: asker.clone(),
             address,
             request: Some(&request),
             received: self.inner.clock.now(),
@@ -153,7 +167,7 @@ impl Engine {
             slot,
         });
         match within_limit {
-            Ok(()) => self.run(asked, Target::Node, &request.credentials).await,
+            Ok(()) => self.run(asked, Target::Node, &asker).await,
             Err(fault) => self.refuse(asked, fault),
         }
         receiver.await.map_err(|_| Fault::new(Code::Unavailable, "the node is stopping"))
@@ -172,7 +186,7 @@ impl Engine {
         Asked {
             label,
             call: Call {
-                principal: from.principal,
+                principal: from.asker.identity.principal.clone(),
                 message_id: from.address.message_id.clone(),
                 received: from.received,
             },
@@ -193,6 +207,7 @@ impl Engine {
             },
             channel: from.channel,
             when_full: known.is_some_and(|known| known.declaration.when_full),
+            nonce: from.asker.nonce,
             started: from.started,
             time_left: expires_in.map_or(longest, |expires_in| expires_in.min(longest)),
             _slot: from.slot,
@@ -202,14 +217,17 @@ impl Engine {
     }
 
     /// Where the asker may have the reply; `None` when they did not say.
-    fn reply_topic(&self, wanted: Option<&str>, asker: &str) -> Result<Option<String>, Fault> {
+    fn reply_topic(&self, wanted: Option<&str>, inbox: &Inbox) -> Result<Option<String>, Fault> {
         let Some(wanted) = wanted else { return Ok(None) };
         if !topic::is_topic(wanted) {
             return Err(Fault::invalid("the reply topic must be a plain topic without wildcards"));
         }
-        let inbox = self.inner.names.inbox(asker);
-        let in_inbox =
-            wanted.strip_prefix(inbox.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let names = &self.inner.names;
+        let in_inbox = match inbox {
+            Inbox::Any => topic::matches(&names.inbox("#"), wanted),
+            Inbox::Own(name) => topic::matches(&format!("{}/#", names.inbox(name)), wanted),
+            Inbox::None => false,
+        };
         let allowed =
             in_inbox || self.inner.limits.reply_topics.iter().any(|filter| topic::matches(filter, wanted));
         if !allowed || wanted.starts_with('$') || self.inner.names.is_ours(wanted) {
@@ -227,7 +245,7 @@ struct AskedFrom<'a> {
     command: String,
     target: Target,
     topic: String,
-    principal: Arc<str>,
+    asker: Identified,
     address: Address,
     request: Option<&'a Request>,
     received: Timestamp,

@@ -11,6 +11,7 @@ use super::inbox::Key;
 use super::outbox::{Route, Stored};
 use super::port::Ack;
 use super::transaction::pending;
+use crate::gate::nonce::Nonce;
 use crate::ledger::audit;
 use crate::wire::{Payload, Reply};
 
@@ -37,6 +38,8 @@ pub(super) struct Asked {
     pub route: Route,
     pub channel: Channel,
     pub when_full: bool,
+    /// The nonce of a signed command, to be used up in its transaction.
+    pub nonce: Option<Nonce>,
     pub started: Instant,
     /// How long the asker can use the answer.
     pub time_left: Duration,
@@ -74,6 +77,7 @@ impl Asked {
             at: self.call.received,
             principal: self.call.principal.clone(),
             command: Arc::from(self.command.as_str()),
+            topic: Some(Arc::from(self.topic.as_str())),
             message_id: self.call.message_id.clone(),
             outcome,
             count: 1,
@@ -93,7 +97,7 @@ impl Asked {
             }
             Channel::Local(sender) => {
                 // Whoever asked may have hung up.
-                let _ = sender.send(stored.reply(engine.inner.names.node(), &self.route));
+                let _ = sender.send(stored.reply(engine.inner.names.node(), &self.route, &engine.inner.seal));
             }
         }
     }

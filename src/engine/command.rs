@@ -17,7 +17,7 @@ use super::jobs::Progress;
 use crate::clock::Timestamp;
 use crate::ledger::Unit;
 use crate::wire::topic::Target;
-use crate::wire::{Fault, Outcome, Payload};
+use crate::wire::{Fault, Outcome, Payload, Secret};
 
 /// What a command does to the node, and so when it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,6 +105,22 @@ impl<R> From<R> for Answer<R> {
     }
 }
 
+impl<R: Serialize> Answer<R> {
+    fn outcome(self) -> Result<Outcome, Fault> {
+        Outcome::ok(&self.body, self.degraded)
+    }
+}
+
+/// A response with a member that nothing but the reply itself shows: the ledger keeps it sealed, and erases it when the
+/// broker has accepted the reply. The body has `null` there.
+#[derive(Clone, Debug)]
+pub struct SecretAnswer<R> {
+    /// The response.
+    pub body: R,
+    /// The member.
+    pub secret: Secret,
+}
+
 /// A boxed future, as handlers return it.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -186,10 +202,7 @@ impl<S: Send + Sync + 'static> Entry<S> {
             Handler::Read(Arc::new(move |call, payload| {
                 let decoded = payload.decode::<Q>();
                 let state = state.clone();
-                Box::pin(async move {
-                    let answer = run(state, call, decoded?).await?;
-                    Outcome::ok(&answer.body, answer.degraded)
-                })
+                Box::pin(async move { run(state, call, decoded?).await?.outcome() })
             }))
         };
         Self { declaration: declare::<Q, R>(service, verb, summary, Kind::Read), bind: Box::new(bind) }
@@ -218,6 +231,32 @@ impl<S: Send + Sync + 'static> Entry<S> {
         Self { declaration: declare::<Q, R>(service, verb, summary, Kind::Write), bind: Box::new(bind) }
     }
 
+    /// As [`Entry::write`], with a secret in the answer.
+    pub fn write_secret<Q, R, F, E>(
+        service: &'static str,
+        verb: &'static str,
+        summary: &'static str,
+        prepare: F,
+    ) -> Self
+    where
+        Q: DeserializeOwned + JsonSchema,
+        R: Serialize + JsonSchema,
+        F: Fn(&Arc<S>, &Call, Q) -> Result<E, Fault> + Copy + Send + Sync + 'static,
+        E: FnMut(&mut Unit<'_>) -> Result<SecretAnswer<R>, Fault> + Send + 'static,
+    {
+        let bind = move |state: &Arc<S>| {
+            let state = state.clone();
+            Handler::Write(Arc::new(move |call, payload| {
+                let mut effect = prepare(&state, call, payload.decode::<Q>()?)?;
+                Ok(Box::new(move |unit| {
+                    let SecretAnswer { body, secret } = effect(unit)?;
+                    Ok(Outcome { secret: Some(secret), ..Outcome::ok(&body, Vec::new())? })
+                }))
+            }))
+        };
+        Self { declaration: declare::<Q, R>(service, verb, summary, Kind::Write), bind: Box::new(bind) }
+    }
+
     /// Long work. `run` reports its progress, and returns early when [`Progress::cancelled`] says so.
     pub fn job<Q, R, F, W>(
         service: &'static str,
@@ -238,10 +277,9 @@ impl<S: Send + Sync + 'static> Entry<S> {
                 check: Arc::new(|payload| payload.decode::<Q>().map(drop)),
                 run: Arc::new(move |call, payload, progress| {
                     let state = state.clone();
-                    Box::pin(async move {
-                        let answer = run(state, call, payload.decode::<Q>()?, progress).await?;
-                        Outcome::ok(&answer.body, answer.degraded)
-                    })
+                    Box::pin(
+                        async move { run(state, call, payload.decode::<Q>()?, progress).await?.outcome() },
+                    )
                 }),
                 repeatable,
             }
@@ -256,7 +294,7 @@ impl<S: Send + Sync + 'static> Entry<S> {
         self
     }
 
-    /// Needs a signature once the gate asks for one.
+    /// Needs a signature, unless the gate is open.
     #[must_use]
     pub const fn sensitive(mut self) -> Self {
         self.declaration.sensitive = true;

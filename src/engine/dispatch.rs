@@ -10,12 +10,13 @@ use super::command::{BoxFuture, Handler, ReadFn};
 use super::outbox::Stored;
 use super::transaction::{Task, Transaction};
 use super::{Engine, inbox};
-use crate::gate::Admission;
+use crate::gate::nonce::Nonce;
+use crate::gate::{Admission, Identified};
 use crate::wire::topic::Target;
-use crate::wire::{Code, Credentials, Fault, Outcome};
+use crate::wire::{Code, Fault, Outcome};
 
 impl Engine {
-    pub(super) async fn run(&self, asked: Asked, target: Target, credentials: &Credentials) {
+    pub(super) async fn run(&self, asked: Asked, target: Target, asker: &Identified) {
         let Some(command) = self.inner.registry.get(&asked.command) else {
             return self.refuse(asked, Fault::new(Code::UnknownCommand, "no such service or verb"));
         };
@@ -24,16 +25,7 @@ impl Engine {
             return self
                 .refuse(asked, Fault::new(Code::UnknownCommand, "this command is for a node by its name"));
         }
-        let admission = Admission {
-            principal: &asked.call.principal,
-            credentials,
-            declaration,
-            topic: &asked.topic,
-            reply_to: asked.route.topic.as_deref(),
-            message_id: asked.call.message_id.as_deref(),
-            payload: &asked.payload,
-            now: asked.call.received,
-        };
+        let admission = Admission { asker, declaration, topic: &asked.topic, now: asked.call.received };
         if matches!(asked.channel, Channel::Mqtt(_))
             && let Err(fault) = self.inner.gate.admit(&admission)
         {
@@ -50,7 +42,10 @@ impl Engine {
             );
         }
         match &command.handler {
-            Handler::Read(run) => self.read(asked, run).await,
+            Handler::Read(run) => match self.use_nonce_up(asked.nonce.clone()).await {
+                Ok(()) => self.read(asked, run).await,
+                Err(fault) => self.refuse(asked, fault),
+            },
             Handler::Write(prepare) => match caught(|| prepare(&asked.call, &asked.payload)) {
                 Ok(effect) => self.submit(asked, Task::Write(effect)).await,
                 Err(fault) => self.refuse_unless_known(asked, fault).await,
@@ -63,6 +58,12 @@ impl Engine {
                 Err(fault) => self.refuse_unless_known(asked, fault).await,
             },
         }
+    }
+
+    /// A signed read has no transaction of its own to use its nonce up in.
+    async fn use_nonce_up(&self, nonce: Option<Nonce>) -> Result<(), Fault> {
+        let Some(nonce) = nonce else { return Ok(()) };
+        self.inner.ledger.write(move |unit| nonce.use_up(unit)).await
     }
 
     /// A repeat gets its stored answer even when it would be refused today.

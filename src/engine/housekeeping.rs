@@ -6,7 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Engine, inbox, jobs};
 use crate::clock::Timestamp;
-use crate::wire::Fault;
+use crate::gate::{SECURITY_LOG, nonce};
+use crate::wire::{Code, Fault};
 
 impl Engine {
     /// Removes what is no longer of use, in small units, until told to stop.
@@ -24,6 +25,16 @@ impl Engine {
 
     fn record_refusals(&self) {
         for entry in self.inner.refusals.take() {
+            if Code::SECURITY.iter().any(|code| code.as_str() == entry.outcome) {
+                tracing::warn!(
+                    target: SECURITY_LOG,
+                    code = entry.outcome,
+                    principal = &*entry.principal,
+                    topic = entry.topic.as_deref(),
+                    count = entry.count,
+                    "commands were refused"
+                );
+            }
             if let Err(error) = self.inner.ledger.note(entry) {
                 tracing::warn!(%error, "a refusal could not be recorded");
             }
@@ -41,6 +52,7 @@ impl Engine {
         let before = inner.clock.now().plus_millis(-(inner.limits.inbox_window.as_millis() as i64));
         inner.ledger.write(move |unit| jobs::prune(unit, before)).await?;
         while inner.ledger.write(move |unit| inbox::prune(unit, before, u64::MAX)).await? > 0 {}
+        while inner.ledger.write(|unit| nonce::prune(unit)).await? > 0 {}
         let rows = inner.ledger.read(inbox::rows).await?;
         let mut excess = rows.saturating_sub(inner.limits.inbox_rows);
         while excess > 0 {

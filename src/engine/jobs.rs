@@ -382,6 +382,7 @@ impl Work for Finish {
             at: self.stored.made_at,
             principal: self.job.call.principal.clone(),
             command: Arc::from(self.job.command.as_str()),
+            topic: None,
             message_id: self.job.call.message_id.clone(),
             outcome: self.stored.outcome.label(),
             count: 1,
@@ -401,7 +402,7 @@ impl Work for Finish {
             return;
         }
         if let Some(local) = job.local {
-            let _ = local.send(stored.reply(engine.inner.names.node(), &job.route));
+            let _ = local.send(stored.reply(engine.inner.names.node(), &job.route, &engine.inner.seal));
         } else if let Some(row) = row {
             engine.inner.outbox.offer(pending(row, stored, job.route));
         }

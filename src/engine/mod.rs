@@ -39,6 +39,7 @@ use self::port::Publish;
 use self::refusals::Refusals;
 use crate::clock::{Clock, Timestamp};
 use crate::gate::Gate;
+use crate::gate::seal::Seal;
 use crate::ledger::Ledger;
 use crate::observe::Metrics;
 use crate::wire::{Fault, Names};
@@ -78,6 +79,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Who may do what.
     pub gate: Arc<dyn Gate>,
+    /// Opens the secrets of answers.
+    pub seal: Arc<Seal>,
     /// The source of truth.
     pub ledger: Ledger,
     /// The link to the broker.
@@ -102,6 +105,7 @@ struct Inner {
     names: Names,
     registry: Registry,
     gate: Arc<dyn Gate>,
+    seal: Arc<Seal>,
     ledger: Ledger,
     publisher: Arc<dyn Publish>,
     events: Events,
@@ -129,7 +133,7 @@ impl Engine {
     /// # Errors
     /// When the ledger cannot be read.
     pub fn start(parts: Parts) -> Result<Self, Fault> {
-        let Parts { names, registry, gate, ledger, publisher, events, metrics, jobs, limits } = parts;
+        let Parts { names, registry, gate, seal, ledger, publisher, events, metrics, jobs, limits } = parts;
         let (outbox, handover) = Outbox::new(&ledger, limits.outbox)?;
         let clock = ledger.clock().clone();
         let deliverer = Deliverer {
@@ -140,6 +144,7 @@ impl Engine {
             node: names.node().to_owned(),
             clock: clock.clone(),
             metrics: metrics.clone(),
+            seal: seal.clone(),
         };
         let engine = Self {
             inner: Arc::new(Inner {
@@ -155,6 +160,7 @@ impl Engine {
                 names,
                 registry,
                 gate,
+                seal,
                 ledger,
                 publisher,
                 events,

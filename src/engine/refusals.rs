@@ -27,6 +27,7 @@ impl Refusals {
                 at: asked.call.received,
                 principal,
                 command: first_chars(&asked.command, 128).into(),
+                topic: Some(first_chars(&asked.topic, 256).into()),
                 message_id: asked.call.message_id.clone(),
                 outcome: code.as_str(),
                 count: 1,

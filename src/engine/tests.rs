@@ -133,6 +133,7 @@ impl Bench {
             names: Names::new("orch", "n1").unwrap(),
             registry,
             gate: Arc::new(gate::Open::new()),
+            seal: Arc::new(gate::seal::Seal::new(&gate::node_key::NodeKey::from_bytes(&[0; 32])).unwrap()),
             ledger: ledger.clone(),
             publisher: broker.clone(),
             events: Events::default(),

@@ -27,6 +27,8 @@ enum Done {
     Answered(Stored, Option<i64>),
     /// The job is accepted.
     Accepted,
+    /// It failed, and only its nonce is used up.
+    Failed(Fault),
     /// It was done before; this was the answer.
     Repeated(Stored),
     /// It was done before, and the answer is on its way to where it is wanted.
@@ -67,9 +69,19 @@ impl Transaction {
         if self.asked.is_late() {
             return Err(Fault::new(Code::Expired, "the deadline passed before the command could be done"));
         }
+        if let Some(nonce) = &self.asked.nonce {
+            nonce.use_up(unit)?;
+        }
         match &mut self.task {
             Task::Write(effect) => {
-                let stored = Stored::new(self.asked.command.clone(), effect(unit)?, unit.now());
+                // A signed command that fails has used its nonce up all the same, unless it may succeed later.
+                let done = if self.asked.nonce.is_some() { unit.part(effect)? } else { effect(unit) };
+                let outcome = match done {
+                    Ok(outcome) => outcome,
+                    Err(fault) if self.asked.nonce.is_some() && !fault.retryable => return Ok(Done::Failed(fault)),
+                    Err(fault) => return Err(fault),
+                };
+                let stored = Stored::new(self.asked.command.clone(), outcome, unit.now());
                 // A local asker without an id gets the answer on the socket, and nothing could ask for it again.
                 let row = if self.asked.route.topic.is_some() || key.is_some() {
                     Some(outbox::insert(unit, &stored, &self.asked.route, key.is_some())?)
@@ -124,7 +136,7 @@ impl Work for Transaction {
 
     fn audit(&self, result: &Result<(), Fault>) -> Option<audit::Entry> {
         let outcome = match (result, &self.done) {
-            (Err(fault), _) => fault.code.as_str(),
+            (Err(fault), _) | (Ok(()), Some(Done::Failed(fault))) => fault.code.as_str(),
             (Ok(()), Some(Done::Repeated(_) | Done::OnItsWay(_))) => "repeated",
             (Ok(()), Some(Done::Accepted)) => "accepted",
             (Ok(()), _) => "ok",
@@ -159,7 +171,7 @@ impl Work for Transaction {
                 asked.answered(&engine, stored, None);
             }
             (Ok(()), None) => engine.reply_fault(asked, Fault::internal()),
-            (Err(fault), _) => engine.reply_fault(asked, fault),
+            (Ok(()), Some(Done::Failed(fault))) | (Err(fault), _) => engine.reply_fault(asked, fault),
         }
     }
 }

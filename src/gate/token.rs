@@ -9,16 +9,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 
-use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
-use jsonwebtoken::errors::{ErrorKind, Result as JwtResult, new_error};
-use jsonwebtoken::signature::{Error as SignatureError, Signer, Verifier as VerifySignature};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation};
-use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::provider::install_provider;
 use crate::clock::Timestamp;
 
 /// Longest token that is looked at, in bytes. Ours have about 400.
@@ -77,8 +74,8 @@ pub enum TokenError {
     /// Not a token, or one that is too long, or with claims of the wrong kind.
     #[error("the token is malformed")]
     Malformed,
-    /// Another algorithm than EdDSA, or none.
-    #[error("the token is not signed with EdDSA")]
+    /// An algorithm that no trusted key is for, or none.
+    #[error("the token's algorithm is not that of a trusted key")]
     Algorithm,
     /// Altered, or signed by a key that is not trusted here.
     #[error("the token's signature does not match a trusted key")]
@@ -125,6 +122,17 @@ pub enum KeyError {
     /// Not a PEM block PUBLIC KEY of an Ed25519 key.
     #[error("expected an Ed25519 public key in a PEM block PUBLIC KEY")]
     NotPublic,
+    /// Not a public key for one of the algorithms.
+    #[error(
+        "expected a public key in a PEM block PUBLIC KEY: Ed25519, EC on P-256, or RSA of 2048 bits or more"
+    )]
+    NotTrusted,
+    /// Too short for HS256.
+    #[error("expected a secret of 32 bytes or more")]
+    ShortSecret,
+    /// Not a JWKS with a key of use.
+    #[error("expected a JWKS with public keys for EdDSA (Ed25519), ES256 or RS256, and no secrets")]
+    NotKeySet,
     /// The system gave no randomness.
     #[error("the system's random number generator failed")]
     Random,
@@ -334,7 +342,7 @@ impl AsWritten {
     }
 }
 
-fn refusal(kind: &ErrorKind) -> TokenError {
+pub(super) fn refusal(kind: &ErrorKind) -> TokenError {
     match kind {
         ErrorKind::InvalidSignature => TokenError::Signature,
         ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
@@ -353,73 +361,10 @@ fn refusal(kind: &ErrorKind) -> TokenError {
     }
 }
 
-fn from_file<K>(path: &Path, parse: impl Fn(&str) -> Result<K, KeyError>) -> Result<K, KeyError> {
+pub(super) fn from_file<K>(path: &Path, parse: impl Fn(&str) -> Result<K, KeyError>) -> Result<K, KeyError> {
     let pem = std::fs::read_to_string(path)
         .map_err(|source| KeyError::Unreadable { path: path.to_owned(), source })?;
     parse(&pem).map_err(|source| KeyError::Content { path: path.to_owned(), source: Box::new(source) })
-}
-
-/// `jsonwebtoken` asks one provider per process. Nothing else in this program sets one.
-fn install_provider() {
-    static PROVIDER: CryptoProvider = CryptoProvider {
-        signer_factory: signer,
-        verifier_factory: verifier,
-        key_utils: KeyUtils::new_unimplemented(),
-    };
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // Fails only when one is installed already: then tokens are signed and verified by that one.
-        let _ = PROVIDER.install_default();
-    });
-}
-
-fn signer(algorithm: &Algorithm, key: &EncodingKey) -> JwtResult<Box<dyn JwtSigner>> {
-    check(*algorithm, key.family())?;
-    // Keys that OpenSSL wrote come without the public half, which the checked constructor insists on.
-    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.as_bytes())
-        .map_err(|_| new_error(ErrorKind::InvalidEddsaKey))?;
-    Ok(Box::new(RingSigner(pair)))
-}
-
-fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> JwtResult<Box<dyn JwtVerifier>> {
-    check(*algorithm, key.family())?;
-    Ok(Box::new(RingVerifier(UnparsedPublicKey::new(&ED25519, key.try_get_as_bytes()?.to_vec()))))
-}
-
-fn check(algorithm: Algorithm, family: AlgorithmFamily) -> JwtResult<()> {
-    if algorithm == Algorithm::EdDSA && family == AlgorithmFamily::Ed {
-        Ok(())
-    } else {
-        Err(new_error(ErrorKind::InvalidAlgorithm))
-    }
-}
-
-struct RingSigner(Ed25519KeyPair);
-
-impl Signer<Vec<u8>> for RingSigner {
-    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, SignatureError> {
-        Ok(self.0.sign(message).as_ref().to_vec())
-    }
-}
-
-impl JwtSigner for RingSigner {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::EdDSA
-    }
-}
-
-struct RingVerifier(UnparsedPublicKey<Vec<u8>>);
-
-impl VerifySignature<Vec<u8>> for RingVerifier {
-    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), SignatureError> {
-        self.0.verify(message, signature).map_err(|_| SignatureError::new())
-    }
-}
-
-impl JwtVerifier for RingVerifier {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::EdDSA
-    }
 }
 
 #[cfg(test)]

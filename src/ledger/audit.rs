@@ -19,6 +19,8 @@ pub struct Entry {
     pub principal: Arc<str>,
     /// Service and verb, or the topic's tail as far as it is known.
     pub command: Arc<str>,
+    /// The topic that it came on; the end of a job has none.
+    pub topic: Option<Arc<str>>,
     /// The command's own id.
     pub message_id: Option<String>,
     /// `ok`, or an error code.
@@ -66,6 +68,10 @@ fn hash(previous: &[u8; 32], seq: i64, entry: &Entry, outcome: &str) -> [u8; 32]
     field(&entry.count.to_be_bytes());
     field(&entry.payload_size.to_be_bytes());
     field(entry.payload_hash.as_ref().map_or(&[][..], |hash| &hash[..]));
+    // Records from before there were topics hash as they did.
+    if let Some(topic) = &entry.topic {
+        field(topic.as_bytes());
+    }
     let mut out = [0; 32];
     out.copy_from_slice(context.finish().as_ref());
     out
@@ -90,8 +96,8 @@ pub(super) fn append(connection: &Connection, head: Head, entry: &Entry) -> Resu
     let hash = hash(&head.hash, seq, entry, entry.outcome);
     connection
         .prepare_cached(
-            "INSERT INTO audit (seq, at, principal, command, message_id, outcome, count, payload_size, payload_hash, hash)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO audit (seq, at, principal, command, message_id, outcome, count, payload_size, payload_hash, hash, topic)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?
         .execute(params![
             seq,
@@ -103,7 +109,8 @@ pub(super) fn append(connection: &Connection, head: Head, entry: &Entry) -> Resu
             entry.count as i64,
             entry.payload_size as i64,
             entry.payload_hash,
-            hash
+            hash,
+            entry.topic,
         ])?;
     Ok(Head { seq, hash })
 }
@@ -113,9 +120,12 @@ pub(super) fn append(connection: &Connection, head: Head, entry: &Entry) -> Resu
 /// # Errors
 /// What SQLite says; inside, where the chain breaks.
 pub fn verify(connection: &Connection) -> Result<Result<Head, Broken>, rusqlite::Error> {
-    let mut statement = connection.prepare(
-        "SELECT seq, at, principal, command, message_id, outcome, count, payload_size, payload_hash, hash FROM audit ORDER BY seq",
-    )?;
+    // A ledger that was not migrated yet can be verified too.
+    let topic = if connection.prepare("SELECT topic FROM audit").is_ok() { "topic" } else { "NULL" };
+    let mut statement = connection.prepare(&format!(
+        "SELECT seq, at, principal, command, message_id, outcome, count, payload_size, payload_hash, hash, {topic}
+         FROM audit ORDER BY seq",
+    ))?;
     let mut rows = statement.query([])?;
     let mut head = Head { seq: 0, hash: [0; 32] };
     while let Some(row) = rows.next()? {
@@ -129,6 +139,7 @@ pub fn verify(connection: &Connection) -> Result<Result<Head, Broken>, rusqlite:
             count: row.get::<_, i64>(6)? as u64,
             payload_size: row.get::<_, i64>(7)? as u64,
             payload_hash: row.get(8)?,
+            topic: row.get(10)?,
         };
         let outcome: String = row.get(5)?;
         let stored: [u8; 32] = row.get(9)?;

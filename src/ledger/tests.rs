@@ -17,6 +17,7 @@ fn note(outcome: &'static str) -> audit::Entry {
         at: Timestamp::from_millis(5),
         principal: "tester".into(),
         command: "memory/get".into(),
+        topic: None,
         message_id: None,
         outcome,
         count: 1,
@@ -158,7 +159,7 @@ async fn a_read_that_takes_too_long_is_cut_off() {
 
 const STEPS: &[migrate::Migration] = &[
     migrate::Migration { number: 1, sql: include_str!("../../migrations/0001_engine.sql") },
-    migrate::Migration { number: 2, sql: "CREATE TABLE later (x INTEGER) STRICT;" },
+    migrate::Migration { number: 2, sql: "ALTER TABLE audit ADD COLUMN topic TEXT;" },
 ];
 
 #[test]

@@ -33,6 +33,27 @@ impl<'t> Unit<'t> {
         self.after_commit.push(Box::new(hook));
     }
 
+    /// Runs a part of the unit that may fail by itself: what it has changed is undone then, and the rest stays.
+    ///
+    /// # Errors
+    /// The outer one when the ledger could not undo it, so that the whole unit has to fail; the inner one is `part`'s.
+    pub fn part<T>(
+        &mut self,
+        part: impl FnOnce(&mut Self) -> Result<T, Fault>,
+    ) -> Result<Result<T, Fault>, Fault> {
+        let hooks = self.after_commit.len();
+        self.connection.prepare_cached("SAVEPOINT part")?.execute([])?;
+        let done = part(self);
+        if let Err(fault) = &done {
+            self.after_commit.truncate(hooks);
+            let undone = self.connection.prepare_cached("ROLLBACK TO part").and_then(|mut undo| undo.execute([]));
+            // SQLite has ended the transaction by itself: why is in the first error.
+            undone.map_err(|_| fault.clone())?;
+        }
+        self.connection.prepare_cached("RELEASE part")?.execute([])?;
+        Ok(done)
+    }
+
     pub(super) fn into_hooks(self) -> Vec<Box<dyn FnOnce() + Send>> {
         self.after_commit
     }

@@ -61,6 +61,8 @@ pub struct Question {
     pub expires_in: Duration,
     /// The command's `message_id`.
     pub message_id: String,
+    /// Further user properties: a signature.
+    pub properties: Vec<(String, String)>,
 }
 
 /// What the poll task hears, in the order in which the broker said it.
@@ -154,7 +156,9 @@ impl Client {
             correlation_data: Some(question.correlation_data),
             message_expiry_interval: u32::try_from(question.expires_in.as_secs().max(1)).ok(),
             content_type: Some("application/json".to_owned()),
-            user_properties: vec![("message-id".to_owned(), question.message_id)],
+            user_properties: std::iter::once(("message-id".to_owned(), question.message_id))
+                .chain(question.properties)
+                .collect(),
             ..PublishProperties::default()
         };
         let options = PublishOptions::at_least_once().properties(properties);

@@ -19,13 +19,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{AuthMode, Config};
 use crate::conscience::{self, Conscience};
 use crate::engine::command::Declaration;
 use crate::engine::jobs::Jobs;
 use crate::engine::port::{Publication, Publish};
 use crate::engine::{self, Engine, Events, Parts, Registry};
-use crate::gate;
+use crate::gate::guard::Guard;
+use crate::gate::keys::Keys;
+use crate::gate::{self, SECURITY_LOG};
 use crate::ledger::{self, Ledger, OpenError};
 use crate::llm::{self, Llm};
 use crate::memory::{self, Memory};
@@ -74,6 +76,12 @@ pub enum RunError {
     /// The models.
     #[error("llm could not start: {0}")]
     Llm(#[from] llm::OpenError),
+    /// The node's own key.
+    #[error(transparent)]
+    NodeKey(#[from] gate::node_key::NodeKeyError),
+    /// A key that tokens are checked with.
+    #[error("auth: {0}")]
+    TrustedKey(#[from] gate::token::KeyError),
     /// A port or thread.
     #[error("{what}: {source}")]
     Io {
@@ -134,9 +142,9 @@ pub struct Signals {
     pub shutdown: CancellationToken,
     /// Each change asks for the configuration to be read again.
     pub reload: watch::Receiver<u64>,
-    /// Reads the configuration again and applies what can change at run time (the log filter); what is wrong is
-    /// returned for the journal, and everything stays as it was.
-    pub reconfigure: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Reads the configuration again, and applies what can change at run time outside the node (the log filter). The node
+    /// applies the rest (`[auth]`). What is wrong is returned for the journal, and everything stays as it was.
+    pub reconfigure: Box<dyn Fn() -> Result<Config, String> + Send + Sync>,
     /// The service manager.
     pub systemd: Arc<Systemd>,
     /// Told once, when the node serves.
@@ -147,6 +155,7 @@ pub struct Signals {
 #[must_use]
 pub fn declarations() -> Vec<Declaration> {
     let mut all: Vec<_> = service::commands().iter().map(|entry| entry.declaration.clone()).collect();
+    all.extend(gate::keys::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(conscience::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(memory::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(llm::commands().iter().map(|entry| entry.declaration.clone()));
@@ -192,6 +201,8 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         .map_err(|fault| RunError::Service { service: "conscience", fault })?;
 
     let llm = Llm::open(settings::llm_config(&config), &ledger, &clock, metrics.clone()).await?;
+    let settings::Gated { seal, keys, guard } =
+        tokio::task::block_in_place(|| settings::gate(&config, &ledger))?;
 
     let (link, publisher, at_least_once, at_most_once) = Link::new(
         settings::connect_options(&config, &names),
@@ -209,10 +220,12 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         jobs.clone(),
         health.clone(),
         publisher.clone(),
+        guard.clone(),
         reload,
     ));
     let mut registry = Registry::default();
     registry.add(&state, &service::commands());
+    registry.add(&keys, &gate::keys::commands());
     registry.add(&conscience, &conscience::commands());
     registry.add(&memory, &memory::commands());
     registry.add(&llm, &llm::commands());
@@ -220,7 +233,8 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let parts = Parts {
         names: names.clone(),
         registry,
-        gate: Arc::new(gate::Open::new()),
+        gate: guard.clone(),
+        seal,
         ledger: ledger.clone(),
         publisher: publisher.clone(),
         events: events.clone(),
@@ -246,6 +260,8 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         state: state.clone(),
         presence: presence.clone(),
         memory,
+        keys,
+        guard,
     };
     let hooks = Hooks {
         presence: presence.clone(),
@@ -287,11 +303,12 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let watchdog = (signals.systemd.clone(), health.clone(), running.stop.clone());
     tokio::spawn(async move { watchdog.0.run_watchdog(&watchdog.1, &watchdog.2).await });
 
+    warn_if_open(&running.guard);
     health.set(Condition::Serving, true);
     if config.node.start_offline {
         presence.ready("serving; connecting to the broker");
     }
-    let ended = supervise(&mut core, signals, reload_asked, renew).await;
+    let ended = supervise(&mut core, signals, &running.guard, reload_asked, renew).await;
     shut_down(&running, &engine, &presence, publisher.as_ref(), &ledger, &mut core).await;
     ended
 }
@@ -311,6 +328,7 @@ fn spawn(
 async fn supervise(
     core: &mut JoinSet<&'static str>,
     mut signals: Signals,
+    guard: &Guard,
     mut asked: watch::Receiver<u64>,
     renew: watch::Sender<u64>,
 ) -> Result<(), RunError> {
@@ -325,15 +343,21 @@ async fn supervise(
                 tracing::error!(task = name, "a core task ended");
                 return Err(RunError::CoreTaskEnded(name));
             }
-            Ok(()) = signals.reload.changed() => reload(&signals, &renew),
-            Ok(()) = asked.changed() => reload(&signals, &renew),
+            Ok(()) = signals.reload.changed() => reload(&signals, guard, &renew),
+            Ok(()) = asked.changed() => reload(&signals, guard, &renew),
         }
     }
 }
 
-fn reload(signals: &Signals, renew: &watch::Sender<u64>) {
+fn reload(signals: &Signals, guard: &Guard, renew: &watch::Sender<u64>) {
     signals.systemd.reloading();
-    match (signals.reconfigure)() {
+    let applied = tokio::task::block_in_place(|| {
+        let config = (signals.reconfigure)()?;
+        guard.change(settings::auth(&config).map_err(|error| error.to_string())?);
+        warn_if_open(guard);
+        Ok::<_, String>(())
+    });
+    match applied {
         Ok(()) => {
             tracing::info!("the configuration was read again");
             renew.send_modify(|count| *count += 1);
@@ -341,6 +365,13 @@ fn reload(signals: &Signals, renew: &watch::Sender<u64>) {
         Err(error) => tracing::error!(error, "the configuration is wrong; the present one stays in force"),
     }
     signals.systemd.ready("serving");
+}
+
+/// An open gate is never silent.
+fn warn_if_open(guard: &Guard) {
+    if guard.mode() == AuthMode::Open {
+        tracing::warn!(target: SECURITY_LOG, "auth.mode is open: everyone who reaches the broker may do everything");
+    }
 }
 
 #[derive(Clone)]
@@ -354,6 +385,8 @@ struct Running {
     state: Arc<NodeState>,
     presence: Arc<NodePresence>,
     memory: Arc<Memory>,
+    keys: Arc<Keys>,
+    guard: Arc<Guard>,
 }
 
 impl Running {
@@ -390,9 +423,11 @@ impl Running {
             let engine = self.state.engine();
             self.metrics.outbox_open(engine.map_or(0, Engine::outbox_open));
             self.metrics.queue_depth("running", engine.map_or(0, Engine::running));
+            self.metrics.auth_open(self.guard.mode() == AuthMode::Open);
             // Sizes on disk need a walk through the index: every ten seconds is enough.
             if memory_ticks.is_multiple_of(10) {
                 self.show_memory().await;
+                self.keys.write_down_use().await;
             }
             memory_ticks = memory_ticks.wrapping_add(1);
         }
@@ -432,6 +467,7 @@ async fn shut_down(
         let _ = tokio::time::timeout(GOODBYE_LIMIT, ended).await;
     }
     core.shutdown().await;
+    let _ = tokio::time::timeout(CLOSE_LIMIT, running.keys.write_down_use()).await;
     let (memory, ledger) = (running.memory.clone(), ledger.clone());
     let closed = tokio::task::spawn_blocking(move || {
         memory.close();

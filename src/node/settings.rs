@@ -8,14 +8,21 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::conscience;
 use crate::engine::{Bounds, Limits};
-use crate::gate;
+use crate::gate::access::{AccessVerifier, KeyFiles};
+use crate::gate::guard::{self, Guard};
+use crate::gate::keys::Keys;
+use crate::gate::node_key::NodeKey;
+use crate::gate::permissions::Permissions;
+use crate::gate::rate::Rate;
+use crate::gate::seal::Seal;
+use crate::gate::token;
 use crate::ledger::{self, Ledger};
 use crate::llm;
 use crate::memory;
 use crate::mqtt::{ConnectOptions, Login};
 use crate::observe::Metrics;
 use crate::tls;
-use crate::wire::Names;
+use crate::wire::{Fault, Names};
 
 pub(super) async fn open_ledger(
     config: &Config,
@@ -46,6 +53,55 @@ pub(super) fn memory_config(config: &Config) -> memory::Config {
     memory
 }
 
+/// What a node's commands pass.
+pub(super) struct Gated {
+    /// Seals secrets.
+    pub seal: Arc<Seal>,
+    /// The API keys.
+    pub keys: Arc<Keys>,
+    /// The gate.
+    pub guard: Arc<Guard>,
+}
+
+/// Opens the gate's parts. Blocks shortly: it reads files and the ledger.
+pub(super) fn gate(config: &Config, ledger: &Ledger) -> Result<Gated, RunError> {
+    let failed = |fault| RunError::Service { service: "the gate", fault };
+    let node_key = NodeKey::load_or_create(&config.node.key_file)?;
+    let seal = Arc::new(Seal::new(&node_key).map_err(|_| failed(Fault::internal()))?);
+    let keys = Arc::new(Keys::open(ledger.clone(), seal.clone()).map_err(failed)?);
+    let guard = Arc::new(Guard::new(keys.clone(), auth(config)?));
+    Ok(Gated { seal, keys, guard })
+}
+
+/// Who may command the node. Blocks shortly: it reads the keys that tokens are checked with.
+pub(super) fn auth(config: &Config) -> Result<guard::Settings, RunError> {
+    let auth = &config.auth;
+    let files = KeyFiles {
+        public: auth.trusted_key_files.clone(),
+        hs256_secret: auth.hs256_secret_file.clone(),
+        jwks: auth.jwks_file.clone(),
+    };
+    let leeway = i64::try_from(auth.leeway.as_secs()).unwrap_or(i64::MAX);
+    let verifier = AccessVerifier::load(&files, &auth.issuer, &auth.audience, leeway)?;
+    // A tenth of a minute's worth may come at once, and a thousand in any case: many clients share these.
+    let shared = |per_minute: u32| Rate { per_minute, burst: (per_minute / 10).max(1_000) };
+    Ok(guard::Settings {
+        mode: auth.mode,
+        // Checked by the configuration, one by one; more than there may be allow nothing.
+        broker_permissions: Permissions::new(auth.broker_permissions.clone()).unwrap_or_default(),
+        verifier,
+        issuer: auth.issuer.clone(),
+        rate: Rate { per_minute: auth.rate_per_min, burst: auth.burst },
+        broker_rate: (auth.broker_rate_per_min > 0).then(|| shared(auth.broker_rate_per_min)),
+        node_rate: (auth.node_rate_per_min > 0).then(|| shared(auth.node_rate_per_min)),
+        unknown_rate: Rate {
+            per_minute: auth.unauthenticated_per_min,
+            burst: (auth.unauthenticated_per_min / 10).max(1),
+        },
+        cooldown: auth.cooldown,
+    })
+}
+
 pub(super) fn limits(config: &Config) -> Limits {
     let limits = &config.limits;
     Limits {
@@ -73,7 +129,7 @@ pub(super) fn connect_options(config: &Config, names: &Names) -> ConnectOptions 
             issuer: broker.jwt_issuer.clone(),
             audience: broker.jwt_audience.clone(),
             subject: username.unwrap_or(names.node()).to_owned(),
-            role: gate::token::Role::Node,
+            role: token::Role::Node,
             ttl: broker.jwt_ttl,
         },
     };

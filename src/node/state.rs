@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::engine::jobs::Jobs;
 use crate::engine::port::Publish;
+use crate::gate::guard::Guard;
 use crate::ledger::Ledger;
 use crate::observe::{Health, process};
 use crate::wire::Names;
@@ -56,6 +57,8 @@ pub struct Status {
     pub cpu_seconds: Option<f64>,
     /// Whether the node has a connection to its broker.
     pub connected: bool,
+    /// Who may command the node: `required`, `broker` or `open`.
+    pub auth: &'static str,
     /// Units of work that wait for the ledger.
     pub queue_depth: usize,
     /// Commands and jobs that run.
@@ -86,6 +89,7 @@ pub struct NodeState {
     jobs: Jobs,
     health: Health,
     publisher: Arc<dyn Publish>,
+    guard: Arc<Guard>,
     engine: OnceLock<Engine>,
     reload: watch::Sender<u64>,
     started: Timestamp,
@@ -100,6 +104,7 @@ impl NodeState {
         jobs: Jobs,
         health: Health,
         publisher: Arc<dyn Publish>,
+        guard: Arc<Guard>,
         reload: watch::Sender<u64>,
     ) -> Self {
         let started = ledger.clock().now();
@@ -109,6 +114,7 @@ impl NodeState {
             jobs,
             health,
             publisher,
+            guard,
             engine: OnceLock::new(),
             reload,
             started,
@@ -175,6 +181,7 @@ impl NodeState {
             rss_bytes: process::resident_bytes(),
             cpu_seconds: process::cpu_seconds(),
             connected: self.publisher.is_connected(),
+            auth: self.guard.mode().as_str(),
             queue_depth: self.ledger.queued(),
             running: self.engine().map_or(0, Engine::running),
             outbox_open: self.engine().map_or(0, Engine::outbox_open),

@@ -59,6 +59,7 @@ struct Inner {
     ledger_wal_bytes: Gauge,
     ledger_storage_full: Gauge,
     outbox_open: Gauge,
+    auth_open: Gauge,
     index_lag: Gauge,
     uptime: Gauge,
     resident_memory: Gauge,
@@ -163,6 +164,11 @@ impl Metrics {
                 "orchd_ledger_storage_full",
                 "1 while the ledger has no space to write, else 0.",
             ),
+            auth_open: gauge(
+                r,
+                "orchd_auth_open",
+                "1 while everyone may do everything (auth.mode open), else 0.",
+            ),
             outbox_open: gauge(r, "orchd_outbox_open", "Replies that the broker has not accepted yet."),
             index_lag: gauge(
                 r,
@@ -245,6 +251,11 @@ impl Metrics {
     /// Whether the ledger lacks the space to write.
     pub fn ledger_storage_full(&self, full: bool) {
         self.0.ledger_storage_full.set(f64::from(u8::from(full)));
+    }
+
+    /// Whether everyone may do everything.
+    pub fn auth_open(&self, open: bool) {
+        self.0.auth_open.set(f64::from(u8::from(open)));
     }
 
     /// Replies that the broker has not accepted yet.

@@ -31,8 +31,8 @@ pub(super) fn document(commands: &[Declaration], events: &[EventDeclaration]) ->
         json!({
             "address": null,
             "title": "Reply topic",
-            "description": "The Response Topic of the command, or `metadata.reply_to` in its envelope. It has to match one \
-                of the filters in `reply.topics`: by default everything under `{root}/inbox/`.",
+            "description": "The Response Topic of the command, or `metadata.reply_to` in its envelope. It has to be in \
+                the asker's inbox, `{root}/inbox/{name}`, or to match one of the filters in `reply.topics`.",
             "messages": replies,
         }),
     );

@@ -27,6 +27,15 @@ pub fn request(name: &str) -> Option<Value> {
             "importance": 0.8,
         }),
         "node/jobs/cancel" | "node/jobs/get" => json!({ "job_id": ID }),
+        "node/keys/create" => json!({
+            "name": "lab-app",
+            "permissions": ["orch/+/memory/#", "orch/+/node/ping"],
+            "rate_per_min": 120,
+            "expires_in_s": 7_776_000,
+        }),
+        "node/keys/revoke" | "node/keys/show" => json!({ "key": "lab-app" }),
+        "node/keys/rotate" => json!({ "key": "lab-app", "grace_s": 604_800 }),
+        "node/keys/list" => json!({ "limit": 100 }),
         "node/jobs/list" => json!({ "limit": 20 }),
         "llm/complete" => {
             json!({ "system": "Answer in one sentence.", "prompt": "What is MQTT?", "max_tokens": 200 })

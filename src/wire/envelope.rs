@@ -88,13 +88,13 @@ pub(crate) struct Metadata {
     expires_in_ms: Option<u64>,
     /// W3C Trace Context.
     traceparent: Option<String>,
-    /// Read, and not checked by this version.
+    /// `Bearer ` and a JWT, or an API key.
     authorization: Option<String>,
-    /// Read, and not checked by this version.
+    /// `v1:KEY_ID:HEX`, an HMAC made with an API key: docs/security.md.
     signature: Option<String>,
-    /// Read, and not checked by this version.
+    /// When it was signed: RFC 3339.
     signed_at: Option<String>,
-    /// Read, and not checked by this version.
+    /// 16 to 64 bytes that are used once.
     nonce: Option<String>,
 }
 

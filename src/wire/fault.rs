@@ -21,7 +21,7 @@ pub enum Code {
     Forbidden,
     /// A signature is missing or wrong.
     SignatureInvalid,
-    /// The nonce was used before, or the signature is too old.
+    /// The nonce was used before, or the signature is older than 300 s.
     Replayed,
     /// Too many commands; see `retry_after_ms`.
     RateLimited,
@@ -67,6 +67,10 @@ impl Code {
         Self::Interrupted,
         Self::Internal,
     ];
+
+    /// Those that say that somebody tried what they may not: the security log has them.
+    pub const SECURITY: [Self; 5] =
+        [Self::Unauthenticated, Self::Forbidden, Self::SignatureInvalid, Self::Replayed, Self::RateLimited];
 
     /// The code as it is written on the wire and in metrics.
     #[must_use]

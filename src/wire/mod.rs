@@ -13,5 +13,5 @@ pub use codec::{Encoding, Payload};
 pub(crate) use envelope::Metadata;
 pub use envelope::{Address, Credentials, Properties, Request, decode};
 pub use fault::{Code, Fault};
-pub use reply::{Outcome, Reply, Status};
+pub use reply::{Outcome, Reply, Secret, Status};
 pub use topic::Names;

@@ -32,16 +32,41 @@ pub struct Outcome {
     /// What was not as it should be while it was done, such as `index`; empty when all was well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub degraded: Vec<String>,
+    /// A member of the response that is kept sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
+}
+
+/// A member of a response that only the reply itself shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    /// The member's name.
+    pub name: String,
+    /// Its value, sealed, as hexadecimal digits.
+    pub sealed: String,
 }
 
 impl Outcome {
+    /// The response with its secret in place, which `open` gives out; without it the member stays `null`.
+    #[must_use]
+    pub fn revealed(&self, open: impl FnOnce(&Secret) -> Option<String>) -> Option<Box<RawValue>> {
+        let reveal = || {
+            let secret = self.secret.as_ref()?;
+            let mut body: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_str(self.payload.as_ref()?.get()).ok()?;
+            body.insert(secret.name.clone(), open(secret)?.into());
+            serde_json::value::to_raw_value(&body).ok()
+        };
+        reveal().or_else(|| self.payload.clone())
+    }
+
     /// A success that carries `payload`.
     ///
     /// # Errors
     /// [`super::Code::Internal`] when the payload has no form in JSON (a map whose keys are not text).
     pub fn ok<T: Serialize>(payload: &T, degraded: Vec<String>) -> Result<Self, Fault> {
         let payload = serde_json::value::to_raw_value(payload).map_err(|_| Fault::internal())?;
-        Ok(Self { status: Status::Ok, payload: Some(payload), error: None, degraded })
+        Ok(Self { status: Status::Ok, payload: Some(payload), error: None, degraded, secret: None })
     }
 
     /// `ok`, or the error's code: the label of metrics and audit.
@@ -53,7 +78,7 @@ impl Outcome {
 
 impl From<Fault> for Outcome {
     fn from(error: Fault) -> Self {
-        Self { status: Status::Error, payload: None, error: Some(error), degraded: Vec::new() }
+        Self { status: Status::Error, payload: None, error: Some(error), degraded: Vec::new(), secret: None }
     }
 }
 

@@ -61,6 +61,23 @@ pub fn is_filter(filter: &str) -> bool {
     true
 }
 
+/// Whether `filter` may be a permission: each level is a name, `+`, or, at the end, `#`. Narrower than MQTT allows, because
+/// a command topic has no other levels: what is neither (an empty level, `%2F`, `$SYS`, `a#`) is a mistake or a trick.
+#[must_use]
+pub fn is_permission(filter: &str) -> bool {
+    let mut levels = filter.split('/').peekable();
+    if filter.len() > MAX_TOPIC_BYTES {
+        return false;
+    }
+    while let Some(level) = levels.next() {
+        let good = level == "+" || level == "#" && levels.peek().is_none() || is_name(level);
+        if !good {
+            return false;
+        }
+    }
+    true
+}
+
 /// Whether `filter` matches `topic`, as MQTT 5 section 4.7 says: `a/#` matches `a`, and a filter that begins with a
 /// wildcard does not match a topic that begins with `$`.
 #[must_use]

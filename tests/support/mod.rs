@@ -12,8 +12,10 @@ pub mod caller;
 pub mod client;
 pub mod daemon;
 pub mod embedded;
+pub mod gate;
 pub mod link;
 pub mod mosquitto;
+pub mod programs;
 pub mod scripted;
 
 use std::future::Future;
@@ -29,6 +31,7 @@ pub use daemon::{Daemon, DaemonOptions, Via};
 pub use embedded::{TestBroker, broker, broker_with};
 pub use link::Link;
 pub use mosquitto::{Mosquitto, MosquittoOptions, mosquitto};
+pub use programs::{python, rust_example};
 pub use scripted::{Peer, ScriptedBroker};
 
 /// How long a test waits for something that has to happen: long, because only a failing test waits to the end.

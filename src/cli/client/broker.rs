@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::super::profile::Profile;
 use super::{Answer, Event, Failure, Question, text};
 use crate::clock::{Clock, Timestamp};
+use crate::gate::signer::{Command, Signer};
 use crate::mqtt::{self, Client, Message};
 use crate::wire::Names;
 
@@ -38,9 +39,10 @@ pub(super) async fn ask(
     limit: Duration,
 ) -> Result<Answer, Failure> {
     let names = names(profile, node)?;
+    let signer = profile.api_key_file.as_deref().map(Signer::from_file).transpose()?;
     let until = Instant::now() + limit;
     let client = timeout_at(until, connect(profile)).await.map_err(|_| mqtt::CallError::Timeout)??;
-    let mut exchange = Exchange { client, names, inbox: inbox(profile), known: false };
+    let mut exchange = Exchange { client, names, inbox: inbox(profile), signer, known: false };
     let answer = match timeout_at(until, exchange.run(question, until)).await {
         Ok(answer) => answer,
         Err(_) => Err(Failure::Timeout {
@@ -62,6 +64,8 @@ struct Exchange {
     client: Client,
     names: Names,
     inbox: String,
+    /// Signs the question.
+    signer: Option<Signer>,
     /// Whether the node has a status.
     known: bool,
 }
@@ -80,14 +84,28 @@ impl Exchange {
             .payload
             .as_ref()
             .map_or_else(Bytes::new, |payload| Bytes::copy_from_slice(payload.get().as_bytes()));
+        let topic = self.names.command(&question.command);
+        let properties = match &self.signer {
+            Some(signer) => {
+                let command = Command {
+                    message_id: &question.message_id,
+                    topic: &topic,
+                    reply_to: &self.inbox,
+                    payload: &payload,
+                };
+                signer.sign(command, Clock::system().now())?
+            }
+            None => Vec::new(),
+        };
         self.client
             .ask(mqtt::Question {
-                topic: self.names.command(&question.command),
+                topic,
                 payload,
                 response_topic: self.inbox.clone(),
                 correlation_data: correlation.clone(),
                 expires_in: until.saturating_duration_since(Instant::now()),
                 message_id: question.message_id.clone(),
+                properties,
             })
             .await?;
         loop {

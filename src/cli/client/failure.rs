@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::{Exit, complain, report};
 use super::text;
 use crate::config::Mistake;
+use crate::gate::signer::SignerError;
 use crate::mqtt::CallError;
 use crate::wire::Fault;
 
@@ -33,6 +34,9 @@ pub(in crate::cli) enum Failure {
     /// Certificates, keys, passwords.
     #[error("{0}")]
     Setup(String),
+    /// The API key.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
     /// No broker, or it does not allow it.
     #[error("{0}")]
     Broker(String),
@@ -85,6 +89,7 @@ impl Failure {
             | Self::Said
             | Self::NoRoute
             | Self::WhichNode
+            | Self::Signer(_)
             | Self::Setup(_) => Exit::Usage,
             Self::Broker(_) | Self::Socket { .. } | Self::Offline { .. } => Exit::Unreachable,
             Self::Timeout { .. } | Self::Quiet(_) => Exit::Timeout,

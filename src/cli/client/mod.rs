@@ -258,6 +258,11 @@ pub(super) async fn statuses(profile: &Profile, node: Option<&str>) -> Result<Ve
     broker::statuses(profile, node).await
 }
 
+/// Asks the node behind a control socket.
+pub(super) async fn ask_here(socket: &Path, question: &Question, limit: Duration) -> Result<Answer, Failure> {
+    socket::ask(socket, question, limit).await
+}
+
 /// Runs `work`, which a person waits for.
 pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime =

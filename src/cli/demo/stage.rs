@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -15,9 +16,11 @@ use tokio_util::sync::CancellationToken;
 use super::DemoError;
 use crate::broker::certs::TrialAuthority;
 use crate::broker::{Broker, BrokerConfig};
+use crate::cli::client::{self, Question};
 use crate::cli::profile::Profile;
 use crate::clock::Clock;
 use crate::config::{BrokerUrl, Config, Sources};
+use crate::gate::signer::Signer;
 use crate::gate::token::{self, Claims, Role, SigningKey, Verifier};
 use crate::mqtt::Login;
 use crate::node::{self, Ports, RunError, Signals};
@@ -48,6 +51,8 @@ pub(super) struct Stage {
     pub(super) names: Names,
     ca_file: PathBuf,
     token_file: PathBuf,
+    key_file: PathBuf,
+    pub(super) signer: Signer,
     metrics: Option<SocketAddr>,
     broker: Broker,
     node: JoinHandle<Result<(), RunError>>,
@@ -79,6 +84,7 @@ impl Stage {
             .await
             .map_err(|error| DemoError::new("the broker", error))?;
 
+        let api_key_file = folder.join("visitor.key");
         let token_file = folder.join("visitor.jwt");
         let iat = clock.now().millis() / 1_000;
         let claims = Claims {
@@ -106,6 +112,7 @@ impl Stage {
             node: Some(NODE.to_owned()),
             name: CLIENT.to_owned(),
             timeout: Duration::from_secs(10),
+            api_key_file: Some(api_key_file.clone()),
         };
         let profile_file = folder.join("client.toml");
         profile.write(&profile_file).map_err(|error| DemoError::new(profile_file.display(), error))?;
@@ -113,8 +120,22 @@ impl Stage {
         let shutdown = CancellationToken::new();
         let node_ended = CancellationToken::new();
         let (node, metrics) = start_node(&config_file, shutdown.clone(), node_ended.clone()).await?;
+        let signer = api_key(&folder.join("state").join("control.sock"), &api_key_file).await?;
         let names = Names::new(ROOT, NODE).ok_or_else(|| DemoError::new("names", "not topic levels"))?;
-        Ok(Self { folder, profile, names, ca_file, token_file, metrics, broker, node, shutdown, node_ended })
+        Ok(Self {
+            folder,
+            profile,
+            names,
+            ca_file,
+            token_file,
+            key_file: api_key_file,
+            signer,
+            metrics,
+            broker,
+            node,
+            shutdown,
+            node_ended,
+        })
     }
 
     /// What there is, for the beginning.
@@ -124,7 +145,7 @@ impl Stage {
         format!(
             "orchd {} demo\n\n\
              \x20 broker  {address}, TLS 1.3, login by JWT, in this process\n\
-             \x20 node    {NODE}, connected to it over TLS\n\
+             \x20 node    {NODE}, connected to it over TLS; it takes commands with an API key alone\n\
              \x20 folder  {folder} (certificates and keys in it are for trials only)\n\n",
             env!("CARGO_PKG_VERSION"),
         )
@@ -137,6 +158,8 @@ impl Stage {
         let profile = self.folder.join("client.toml");
         let (profile, ca, token) = (profile.display(), self.ca_file.display(), self.token_file.display());
         let port = self.broker.addr().port();
+        let key =
+            format!("-D publish user-property authorization \"Bearer $(cat '{}')\"", self.key_file.display());
         let login =
             format!("-h localhost -p {port} --cafile '{ca}' -u {CLIENT} -P \"$(cat '{token}')\" -V mqttv5");
         let (store, inbox) = (self.names.command("memory/store"), self.names.inbox(CLIENT));
@@ -154,8 +177,8 @@ impl Stage {
              \x20 {program} watch\n\n\
              With any other MQTT client:\n\n\
              \x20 mosquitto_sub {login} -t '{ROOT}/+/results/#' -t '{ROOT}/+/events/#' -v\n\
-             \x20 mosquitto_pub {login} -t {store} -m '{{\"content\":\"hello\"}}'\n\
-             \x20 mosquitto_rr {login} -t {} -e {inbox}/1 -m '{{\"action\":\"lie to a customer\"}}'\n{metrics}\n",
+             \x20 mosquitto_pub {login} {key} -t {store} -m '{{\"content\":\"hello\"}}'\n\
+             \x20 mosquitto_rr {login} {key} -t {} -e {inbox}/1 -m '{{\"action\":\"lie to a customer\"}}'\n{metrics}\n",
             self.names.command("conscience/evaluate"),
         )
     }
@@ -190,6 +213,7 @@ async fn start_node(
         let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
         DemoError::new("the node's configuration", lines.join("; "))
     })?;
+    let same = config.clone();
     let ports = Ports::open(&config).await.map_err(|error| DemoError::new("the node", error))?;
     let metrics = ports.observe.as_ref().and_then(|listener| listener.local_addr().ok());
     let (_, reload) = watch::channel(0);
@@ -197,8 +221,8 @@ async fn start_node(
     let signals = Signals {
         shutdown,
         reload,
-        // The demo's configuration is its own; there is nothing to read again but certificates.
-        reconfigure: Box::new(|| Ok(())),
+        // The demo's configuration is its own and stays; there is nothing to read again but certificates.
+        reconfigure: Box::new(move || Ok(same.clone())),
         systemd: Arc::new(Systemd::from_env(|_| None)),
         ready,
     };
@@ -224,11 +248,35 @@ fn node_config(url: &BrokerUrl, folder: &Path, ca: &Path, key: &Path) -> String 
         "# Written by `orchd demo` at each start.\n\n\
          [node]\nname = \"{NODE}\"\nroot = \"{ROOT}\"\nstate_dir = {}\n\n\
          [broker]\nurl = \"{url}\"\nca_file = {}\nauth = \"jwt\"\njwt_key_file = {}\njwt_issuer = \"{ISSUER}\"\njwt_audience = \"{AUDIENCE}\"\n\n\
-         [observe]\nlisten = \"127.0.0.1:0\"\nheartbeat_s = 2\n",
+         [observe]\nlisten = \"127.0.0.1:0\"\nheartbeat_s = 2\n\n[auth]\nmode = \"required\"\n",
         quoted(&folder.join("state")),
         quoted(ca),
         quoted(key),
     )
+}
+
+/// The visitor's API key, made at the first start, as `orchd keys create` makes one.
+async fn api_key(socket: &Path, file: &Path) -> Result<Signer, DemoError> {
+    let ask = async |verb: &str, payload: serde_json::Value| {
+        let question = Question::new(&format!("node/keys/{verb}"), &payload)?;
+        client::ask_here(socket, &question, READY_LIMIT).await
+    };
+    let failed = |error| DemoError::new("the visitor's API key", error);
+    // One whose file is there, but which the node does not know (its state was removed), is made anew too.
+    let listed = ask("show", json!({ "key": CLIENT })).await.map_err(failed)?;
+    if listed.fault().is_some() || !file.exists() {
+        if listed.fault().is_none() {
+            ask("revoke", json!({ "key": CLIENT })).await.map_err(failed)?;
+        }
+        let command = |command: &str| format!("{ROOT}/{NODE}/{command}");
+        let permissions =
+            ["conscience/#", "memory/#", "node/ping", "node/status", "node/health"].map(command);
+        let create = json!({ "name": CLIENT, "permissions": permissions, "rate_per_min": 600 });
+        let made = ask("create", create).await.map_err(failed)?;
+        let key = made.payload()["key"].as_str().unwrap_or_default();
+        write_private(file, key)?;
+    }
+    Signer::from_file(file).map_err(|error| DemoError::new("the visitor's API key", error))
 }
 
 fn signing_key(path: &Path) -> Result<SigningKey, DemoError> {

@@ -9,6 +9,7 @@ use super::DemoError;
 use super::stage::{CLIENT, Stage};
 use crate::cli::print;
 use crate::clock::Clock;
+use crate::gate::signer::Command;
 use crate::mqtt::{Client, Question};
 
 /// How long one answer may take.
@@ -85,13 +86,26 @@ impl Guide<'_> {
         let topic = self.stage.names.command(command);
         print(&format!("   topic     {topic}\n   question  {payload}\n"));
         let correlation = uuid::Uuid::new_v4().to_string();
+        let (payload, message_id) = (payload.to_string(), uuid::Uuid::new_v4().to_string());
+        let signed = Command {
+            message_id: &message_id,
+            topic: &topic,
+            reply_to: &self.inbox,
+            payload: payload.as_bytes(),
+        };
+        let properties = self
+            .stage
+            .signer
+            .sign(signed, Clock::system().now())
+            .map_err(|error| DemoError::new("the signature", error))?;
         let question = Question {
             topic,
-            payload: payload.to_string().into(),
+            payload: payload.into(),
             response_topic: self.inbox.clone(),
             correlation_data: correlation.clone().into(),
             expires_in: ANSWER_LIMIT,
-            message_id: uuid::Uuid::new_v4().to_string(),
+            message_id,
+            properties,
         };
         self.client.ask(question).await.map_err(|error| DemoError::new(command, error))?;
         let answer = async {

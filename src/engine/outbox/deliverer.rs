@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Outbox, Pending, rows};
 use crate::clock::Clock;
 use crate::engine::port::{Publication, Publish};
+use crate::gate::seal::Seal;
 use crate::ledger::Ledger;
 use crate::observe::Metrics;
 
@@ -39,6 +40,7 @@ pub(in crate::engine) struct Deliverer {
     pub node: String,
     pub clock: Clock,
     pub metrics: Metrics,
+    pub seal: Arc<Seal>,
 }
 
 impl Deliverer {
@@ -85,7 +87,9 @@ impl Deliverer {
             self.outbox.left_over.store(true, Ordering::Release);
             return;
         }
-        let Some(Ok(message)) = pending.stored.outgoing(&self.node, &pending.route, now) else { return };
+        let Some(Ok(message)) = pending.stored.outgoing(&self.node, &pending.route, now, &self.seal) else {
+            return;
+        };
         if !lock(owned).insert(pending.id) {
             return;
         }

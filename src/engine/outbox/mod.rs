@@ -17,6 +17,7 @@ pub(super) use rows::{insert, load, release, send_again};
 
 use super::port::Outgoing;
 use crate::clock::Timestamp;
+use crate::gate::seal::Seal;
 use crate::ledger::Ledger;
 use crate::wire::{Encoding, Fault, Outcome, Reply};
 
@@ -71,7 +72,7 @@ impl Stored {
     }
 
     /// The reply for one who asked from `route`.
-    pub(super) fn reply(&self, node: &str, route: &Route) -> Reply {
+    pub(super) fn reply(&self, node: &str, route: &Route, seal: &Seal) -> Reply {
         Reply {
             message_id: self.reply_id.clone(),
             in_reply_to: route.in_reply_to.clone(),
@@ -80,7 +81,7 @@ impl Stored {
             command: self.command.clone(),
             timestamp: self.made_at,
             status: self.outcome.status,
-            payload: self.outcome.payload.clone(),
+            payload: self.outcome.revealed(|secret| secret.open(seal)),
             error: self.outcome.error.clone(),
             degraded: self.outcome.degraded.clone(),
         }
@@ -92,9 +93,10 @@ impl Stored {
         node: &str,
         route: &Route,
         now: Timestamp,
+        seal: &Seal,
     ) -> Option<Result<Outgoing, Fault>> {
         let topic = route.topic.clone()?;
-        Some(self.reply(node, route).encode(route.encoding).map(|bytes| Outgoing {
+        Some(self.reply(node, route, seal).encode(route.encoding).map(|bytes| Outgoing {
             topic,
             payload: bytes.into(),
             at_least_once: true,

@@ -15,7 +15,12 @@ pub(in crate::engine) fn insert(
     route: &Route,
     kept: bool,
 ) -> Result<i64, Fault> {
-    let outcome = serde_json::to_string(&stored.outcome).map_err(|_| Fault::internal())?;
+    let mut outcome = stored.outcome.clone();
+    if route.topic.is_none() {
+        // Given out by the caller at once, and kept for repeats alone, which get no secrets.
+        outcome.secret = None;
+    }
+    let outcome = serde_json::to_string(&outcome).map_err(|_| Fault::internal())?;
     unit.prepare_cached(
         "INSERT INTO outbox (reply_id, in_reply_to, command, outcome, made_at, topic, correlation_data, correlation_id,
                              cbor, expires_at, due_at, open, kept)
@@ -63,11 +68,15 @@ fn from_row(row: &Row<'_>) -> Result<Pending, Fault> {
 
 /// Closes a row that was published when it was due at `due_at`: it is kept while a repeat of its command may ask for it,
 /// else removed. Whether it was open: a reply that a look found before it was offered is published, and closed, twice.
-/// A row that is to be sent again has another time by now, and stays open.
+/// A row that is to be sent again has another time by now, and stays open. A secret in the answer is erased.
 pub(super) fn close(unit: &Unit<'_>, id: i64, due_at: Timestamp) -> Result<bool, Fault> {
     let which = params![id, due_at.millis()];
     let kept = unit
-        .prepare_cached("UPDATE outbox SET open = 0 WHERE id = ?1 AND due_at = ?2 AND open = 1 AND kept = 1")?
+        .prepare_cached(
+            "UPDATE outbox SET open = 0,
+                    outcome = CASE WHEN outcome ->> '$.secret' IS NULL THEN outcome ELSE json_remove(outcome, '$.secret') END
+             WHERE id = ?1 AND due_at = ?2 AND open = 1 AND kept = 1",
+        )?
         .execute(which)?;
     let removed = unit
         .prepare_cached("DELETE FROM outbox WHERE id = ?1 AND due_at = ?2 AND open = 1 AND kept = 0")?

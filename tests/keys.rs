@@ -1,0 +1,184 @@
+//! API keys: from their making to their end, and what signs with them.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use support::gate::{Attempt, NO_LIMITS, files_with, id, keys, nonce, ping, setup};
+use support::{Answer, Asker, Daemon, Mosquitto, python, rust_example, tool, within};
+
+#[tokio::test]
+async fn a_key_lives_from_its_making_to_its_revocation() {
+    let Some((broker, mut daemon)) = setup(&format!("mode = \"required\"\n{NO_LIMITS}")).await else {
+        return;
+    };
+    let mut app = Asker::plain(broker.addr(), "app").await;
+    let admin = keys(&daemon, &["create", "app", "--allow", "orch/#"]);
+    let create = json!({ "name": "made", "permissions": ["orch/n1/node/ping"], "expires_in_s": 3_600 });
+    let create =
+        Attempt::new("node/keys/create", &create).with("message-id", "c-1").signed(&admin, &nonce(1), 0);
+    let made = create.send(&mut app).await.reply;
+    let first = made["payload"]["key"].as_str().unwrap().to_owned();
+    assert!(first.starts_with("orchd_") && first.len() == 83, "{made}");
+    // The answer was accepted, so that a repeat has no key any more.
+    let again = within(async {
+        loop {
+            let again = create.send(&mut app).await.reply;
+            if again["payload"]["key"].is_null() {
+                return again;
+            }
+        }
+    })
+    .await;
+    assert_eq!((&again["status"], &again["payload"]["id"]), (&json!("ok"), &made["payload"]["id"]));
+
+    // The key's own inbox is that of its name.
+    let mut maker = Asker::plain(broker.addr(), "made").await;
+    let ping_with = |key: &str| Attempt { reply_to: "orch/inbox/made".into(), ..ping().bearer(key) };
+    assert_eq!(ping_with(&first).send(&mut maker).await.label(), "ok");
+    let without_scheme =
+        Attempt { properties: vec![("authorization".into(), first.clone())], ..ping_with("") };
+    assert_eq!(without_scheme.send(&mut maker).await.label(), "ok", "a key needs no scheme");
+
+    let rotate =
+        |key: &str, n| Attempt::new("node/keys/rotate", &json!({ "key": key })).signed(&admin, &nonce(n), 0);
+    let second = rotate("made", 2).send(&mut app).await.reply["payload"].clone();
+    assert_eq!(second["replaces"], id(&first));
+    let second = second["key"].as_str().unwrap().to_owned();
+    for key in [&first, &second] {
+        assert_eq!(ping_with(key).send(&mut maker).await.label(), "ok", "both are valid in the grace period");
+    }
+    assert_eq!(rotate(id(&first), 3).send(&mut app).await.label(), "conflict", "rotated once");
+    daemon.restart().await;
+    for key in [&first, &second] {
+        assert_eq!(ping_with(key).send(&mut maker).await.label(), "ok", "after a restart");
+    }
+    let history: Value = serde_json::from_str(&keys(&daemon, &["show", "made", "--json"])).unwrap();
+    let states: Vec<_> =
+        history["payload"]["keys"].as_array().unwrap().iter().map(|key| key["state"].clone()).collect();
+    assert_eq!(states, ["grace", "active"]);
+    assert!(keys(&daemon, &["list"]).contains("made"));
+
+    let revoke = Attempt::new("node/keys/revoke", &json!({ "key": "made" })).signed(&admin, &nonce(4), 0);
+    assert_eq!(revoke.send(&mut app).await.reply["payload"]["revoked"].as_array().unwrap().len(), 2);
+    for key in [&first, &second] {
+        assert_eq!(
+            ping_with(key).send(&mut maker).await.label(),
+            "unauthenticated",
+            "the predecessor as well"
+        );
+    }
+    let none = |what: Answer| assert!(["conflict", "not_found"].contains(&what.label()), "{}", what.reply);
+    none(rotate(id(&second), 5).send(&mut app).await);
+    none(rotate(id(&first), 6).send(&mut app).await);
+    daemon.restart().await;
+    assert_eq!(ping_with(&second).send(&mut maker).await.label(), "unauthenticated", "for good");
+
+    daemon.terminate().await;
+    for secret in [&first, &second, &admin] {
+        assert_eq!(files_with(&daemon, secret), Vec::<PathBuf>::new());
+        assert_eq!(files_with(&daemon, &secret[19..]), Vec::<PathBuf>::new());
+    }
+    let used: i64 = daemon
+        .ledger()
+        .query_row("SELECT count(*) FROM api_key WHERE last_used_at > 0", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(used, 3, "their last use is known");
+}
+
+/// Runs a signer of `examples/` that sets a rule; its reply.
+async fn sign_with(mut command: Command, broker: &Mosquitto, key_file: &Path, name: &str) -> Value {
+    let rule = json!({ "name": name, "weight": 1.0, "stance": "forbids", "patterns": ["gössip"], "description": "d" });
+    command
+        .env("API_KEY_FILE", key_file)
+        .env("INBOX", "app")
+        .env("MQTT_CA", broker.ca())
+        .env_remove("MQTT_USERNAME")
+        .env_remove("MQTT_PASSWORD")
+        .args([
+            "127.0.0.1",
+            &broker.tls_addr().port().to_string(),
+            "n1",
+            "conscience/rules/set",
+            &rule.to_string(),
+        ]);
+    let output = within(tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
+}
+
+/// A node in the mode `required`, and a file with a key that may change rules.
+async fn for_signers() -> Option<(Mosquitto, Daemon, PathBuf)> {
+    let (broker, daemon) = setup(&format!("mode = \"required\"\n{NO_LIMITS}")).await?;
+    let key_file = broker.ca().with_file_name("api-key");
+    std::fs::write(&key_file, keys(&daemon, &["create", "app", "--allow", "orch/n1/conscience/#"]) + "\n")
+        .unwrap();
+    Some((broker, daemon, key_file))
+}
+
+#[tokio::test]
+async fn the_signer_in_shell_is_believed() {
+    let Some((broker, _daemon, key_file)) = for_signers().await else { return };
+    if tool("mosquitto_rr").is_none() || tool("openssl").is_none() {
+        return;
+    }
+    let reply = sign_with(Command::new(example("signed.sh")), &broker, &key_file, "shell").await;
+    assert_eq!(reply["status"], "ok", "{reply}");
+}
+
+#[tokio::test]
+async fn the_signer_in_python_is_believed() {
+    let Some((broker, _daemon, key_file)) = for_signers().await else { return };
+    let Some(python) = python() else { return };
+    let mut command = Command::new(python);
+    command.arg(example("signed.py"));
+    let reply = sign_with(command, &broker, &key_file, "python").await;
+    assert_eq!(reply["status"], "ok", "{reply}");
+}
+
+#[tokio::test]
+async fn the_signer_in_rust_is_believed() {
+    let Some((broker, _daemon, key_file)) = for_signers().await else { return };
+    let program = rust_example("signed").await;
+    let reply = sign_with(Command::new(program), &broker, &key_file, "rust").await;
+    assert_eq!(reply["status"], "ok", "{reply}");
+}
+
+#[tokio::test]
+async fn the_command_line_signs_when_its_profile_names_a_key() {
+    let Some((broker, daemon, key_file)) = for_signers().await else { return };
+    let profile = key_file.with_file_name("client.toml");
+    let url = format!("mqtts://127.0.0.1:{}", broker.tls_addr().port());
+    let head = "node = \"n1\"\nname = \"app\"\n";
+    let tail = format!("[broker]\nurl = {url:?}\nca_file = {:?}\n", broker.ca());
+    let call = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orchd"));
+        command.args(arguments).arg("--profile").arg(&profile);
+        let output = command.output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let remove = ["call", "conscience/rules/remove", r#"{"name":"nobody"}"#];
+    std::fs::write(&profile, format!("{head}{tail}")).unwrap();
+    assert!(call(&remove).2.contains("JWT"), "without a key nobody is known");
+    std::fs::write(&profile, format!("{head}api_key_file = \"api-key\"\n{tail}")).unwrap();
+    let (code, _, error) = call(&remove);
+    assert!(code == Some(1) && error.contains("no such rule") || error.contains("not_found"), "{error}");
+    assert!(call(&["keys", "list"]).2.contains("permission"), "this key is for rules alone");
+    std::fs::write(&key_file, keys(&daemon, &["create", "admin", "--allow", "orch/n1/#"])).unwrap();
+    std::fs::write(&profile, format!("{}api_key_file = \"api-key\"\n{tail}", head.replace("app", "admin")))
+        .unwrap();
+    let (code, out, error) = call(&["keys", "create", "next", "--allow", "orch/n1/node/ping"]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(out.starts_with("orchd_"), "{out}");
+    assert!(call(&["keys", "list"]).1.contains("next"));
+}
