@@ -78,7 +78,9 @@ impl Transaction {
                 let done = if self.asked.nonce.is_some() { unit.part(effect)? } else { effect(unit) };
                 let outcome = match done {
                     Ok(outcome) => outcome,
-                    Err(fault) if self.asked.nonce.is_some() && !fault.retryable => return Ok(Done::Failed(fault)),
+                    Err(fault) if self.asked.nonce.is_some() && !fault.retryable => {
+                        return Ok(Done::Failed(fault));
+                    }
                     Err(fault) => return Err(fault),
                 };
                 let stored = Stored::new(self.asked.command.clone(), outcome, unit.now());

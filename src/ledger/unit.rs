@@ -46,7 +46,8 @@ impl<'t> Unit<'t> {
         let done = part(self);
         if let Err(fault) = &done {
             self.after_commit.truncate(hooks);
-            let undone = self.connection.prepare_cached("ROLLBACK TO part").and_then(|mut undo| undo.execute([]));
+            let undone =
+                self.connection.prepare_cached("ROLLBACK TO part").and_then(|mut undo| undo.execute([]));
             // SQLite has ended the transaction by itself: why is in the first error.
             undone.map_err(|_| fault.clone())?;
         }
