@@ -26,7 +26,7 @@ struct Node {
 /// Commits only when someone waits, and settles only when asked to rest.
 fn lazy() -> Config {
     let index = index::Options { commit_interval: LONG, writer_idle: LONG, ..index::Options::default() };
-    Config { index, ..Config::default() }
+    Config { index, latest_limit: LONG, ..Config::default() }
 }
 
 fn brisk() -> Config {
@@ -37,7 +37,7 @@ fn brisk() -> Config {
         look_interval: short,
         ..index::Options::default()
     };
-    Config { index, ..Config::default() }
+    Config { index, latest_limit: LONG, ..Config::default() }
 }
 
 fn open(dir: &Path, now: &Arc<AtomicI64>, config: Config) -> (Ledger, Arc<Memory>) {
