@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use orchd::clock::{Clock, Timestamp};
 use orchd::ledger::{Ledger, Options};
 use orchd::memory::index::Analysis;
+use orchd::memory::model::Layer;
 use orchd::memory::{Config, Memory, Ranking, Rankings};
 use trec::Collection;
 

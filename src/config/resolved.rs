@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::keys::{Absent, Role, Section, choice, section};
 use super::kind::{Holds, Kind, Unit, Value};
-use super::rules::{self, BrokerUrl};
+use super::rules::{self, BrokerUrl, Weights};
 
 use Absent::Value as Is;
 use Absent::{Hostname, Required, StateDirectory, Unset};
@@ -152,6 +152,27 @@ section! {
     }
 }
 
+/// Languages that memories can be in.
+const LANGUAGES: &[&str] = &[
+    "danish",
+    "dutch",
+    "english",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hungarian",
+    "italian",
+    "norwegian",
+    "portuguese",
+    "romanian",
+    "russian",
+    "spanish",
+    "swedish",
+    "turkish",
+    "none",
+];
+
 section! {
     /// What the node remembers.
     "memory" Memory {
@@ -160,6 +181,28 @@ section! {
         /// How long changes are gathered before the search index is committed. Memories are safe before that: the
         /// index is made from the ledger.
         index_commit: Duration = "index_commit_ms", Integer(10, 60_000, Milliseconds), Is("500"), "";
+        /// Language of the memories, for stop words and stems; `none` for neither. With another one than before, the search
+        /// index is built anew.
+        language: String = "language", Choice(LANGUAGES), Is(r#""english""#), "";
+        /// How often the files of the search index are looked at, whether anyone has changed or removed one.
+        index_look: Duration = "index_look_s", Integer(1, 86_400, Seconds), Is("10"), "";
+    }
+}
+
+section! {
+    /// How much text, recency and importance count in the score of a hit, for each layer, and after how many days
+    /// recency is one half. Only the proportions of the first three count.
+    "ranking" Ranking {
+        /// Weights in `short_term`.
+        short_term: Weights = "short_term", Text("weights", rules::weights), Is(r#""text 0.96, recency 0.02, importance 0.02, half_life_days 3""#), "";
+        /// Weights in `long_term`.
+        long_term: Weights = "long_term", Text("weights", rules::weights), Is(r#""text 0.96, recency 0.02, importance 0.02, half_life_days 90""#), "";
+        /// Weights in `working`.
+        working: Weights = "working", Text("weights", rules::weights), Is(r#""text 0.96, recency 0.02, importance 0.02, half_life_days 7""#), "";
+        /// Weights in `episodic`.
+        episodic: Weights = "episodic", Text("weights", rules::weights), Is(r#""text 0.96, recency 0.02, importance 0.02, half_life_days 90""#), "";
+        /// Weights in `semantic`: facts do not age.
+        semantic: Weights = "semantic", Text("weights", rules::weights), Is(r#""text 0.98, recency 0.0, importance 0.02, half_life_days 365""#), "";
     }
 }
 
@@ -267,6 +310,7 @@ pub(super) static SECTIONS: [Section; 12] = [
     Reply::SECTION,
     Ledger::SECTION,
     Memory::SECTION,
+    Ranking::SECTION,
     Conscience::SECTION,
     Llm::SECTION,
     Observe::SECTION,
@@ -290,6 +334,8 @@ pub struct Config {
     pub ledger: Ledger,
     /// What it remembers.
     pub memory: Memory,
+    /// How what it remembers is ranked.
+    pub ranking: Ranking,
     /// How actions are judged.
     pub conscience: Conscience,
     /// Language models.
@@ -314,6 +360,7 @@ impl Config {
             reply: Reply::build(&get)?,
             ledger: Ledger::build(&get)?,
             memory: Memory::build(&get)?,
+            ranking: Ranking::build(&get)?,
             conscience: Conscience::build(&get)?,
             llm: Llm::build(&get)?,
             observe: Observe::build(&get)?,

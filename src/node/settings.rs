@@ -11,7 +11,9 @@ use crate::engine::{Bounds, Limits};
 use crate::gate;
 use crate::ledger::{self, Ledger};
 use crate::llm;
-use crate::memory;
+use crate::memory::index::Analysis;
+use crate::memory::model::Layer;
+use crate::memory::{self, Ranking, Rankings};
 use crate::mqtt::{ConnectOptions, Login};
 use crate::observe::Metrics;
 use crate::tls;
@@ -43,6 +45,21 @@ pub(super) fn memory_config(config: &Config) -> memory::Config {
     let mut memory =
         memory::Config { max_content_chars: config.memory.content_max_chars, ..memory::Config::default() };
     memory.index.commit_interval = config.memory.index_commit;
+    memory.index.look_interval = config.memory.index_look;
+    // Every word that the key accepts is a language: a test tries them all.
+    memory.index.analysis = Analysis::in_language(&config.memory.language).unwrap_or_default();
+    let ranking = &config.ranking;
+    memory.rankings = Rankings::new(|layer| {
+        let weights = match layer {
+            Layer::ShortTerm => ranking.short_term,
+            Layer::LongTerm => ranking.long_term,
+            Layer::Working => ranking.working,
+            Layer::Episodic => ranking.episodic,
+            Layer::Semantic => ranking.semantic,
+        };
+        let config::Weights { text, recency, importance, half_life_days } = weights;
+        Ranking { text, recency, importance, half_life_days }
+    });
     memory
 }
 
@@ -117,5 +134,42 @@ pub(super) const fn thresholds(config: &Config) -> conscience::Thresholds {
     conscience::Thresholds {
         approve_at: config.conscience.approve_at,
         refuse_below: config.conscience.refuse_below,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(key: &str) -> Config {
+        let text = format!("node.name = \"n1\"\nbroker.url = \"mqtts://b\"\n{key}");
+        Config::from_toml(&text).unwrap()
+    }
+
+    #[test]
+    fn every_language_that_can_be_configured_is_one() {
+        let Some(config::Kind::Choice(words)) = config::key("memory.language").map(|key| key.kind) else {
+            panic!()
+        };
+        for word in words {
+            let config = with(&format!("memory.language = \"{word}\""));
+            assert_eq!(Some(memory_config(&config).index.analysis), Analysis::in_language(word));
+        }
+        assert_eq!(words.len(), crate::memory::index::LANGUAGES.len() + 1);
+    }
+
+    #[test]
+    fn the_ranking_of_each_layer_is_configured_and_has_the_documented_default() {
+        assert_eq!(memory_config(&with("")).rankings, Rankings::default());
+        for layer in Layer::ALL {
+            let name = layer.as_str();
+            let text = "text 0.5, recency 0.25, importance 0.125, half_life_days 11";
+            let rankings = memory_config(&with(&format!("ranking.{name} = \"{text}\""))).rankings;
+            let changed = Ranking { text: 0.5, recency: 0.25, importance: 0.125, half_life_days: 11.0 };
+            for other in Layer::ALL {
+                let expected = if other == layer { changed } else { *Rankings::default().of(other) };
+                assert_eq!(*rankings.of(other), expected, "{name} {}", other.as_str());
+            }
+        }
     }
 }

@@ -85,10 +85,8 @@ impl Top {
         }
         if self.heap.len() < self.limit {
             self.heap.push(Reverse(candidate));
-        } else if let Some(mut worst) = self.heap.peek_mut() {
-            if candidate > worst.0 {
-                *worst = Reverse(candidate);
-            }
+        } else if let Some(mut worst) = self.heap.peek_mut().filter(|worst| candidate > worst.0) {
+            *worst = Reverse(candidate);
         }
     }
 
