@@ -98,21 +98,35 @@ fn run() -> Result<bool, Failure> {
         std::fs::write(&out, as_run(&found))?;
     }
 
-    println!("Ages up to a year and importance from 0 to 1, both at random:\n");
+    println!("Ages and importance at random, which is the worst that they can say:\n");
     println!(
-        "| text | recency | importance | half-life, days | nDCG@{DEPTH} | kept |\n|---|---|---|---|---|---|"
+        "| layer | text | recency | importance | half-life, days | ages up to, days | nDCG@{DEPTH} | kept |"
     );
-    for (recency, importance) in [(0.0, 0.0), (0.02, 0.02), (0.05, 0.05), (0.1, 0.05), (0.1, 0.1), (0.2, 0.1)]
-    {
-        let ranking = Ranking { text: 1.0 - recency - importance, recency, importance, ..Ranking::default() };
-        let found = runtime.block_on(hits(&collection, all, Rankings::new(|_| ranking), Some(365)))?;
+    println!("|---|---|---|---|---|---|---|---|");
+    let noisy = |name: &str, ranking: Ranking, days: i64| -> Result<(), Failure> {
+        let found = runtime.block_on(hits(&collection, all, Rankings::new(|_| ranking), Some(days)))?;
         let score = score(&collection, &found);
+        let Ranking { text, recency, importance, half_life_days } = ranking;
+        let kept = 100.0 * score / whole;
         println!(
-            "| {:.2} | {recency:.2} | {importance:.2} | {} | {score:.4} | {:.1} % |",
-            ranking.text,
-            ranking.half_life_days,
-            100.0 * score / whole
+            "| {name} | {text:.2} | {recency:.2} | {importance:.2} | {half_life_days} | {days} | {score:.4} | {kept:.1} % |"
         );
+        Ok(())
+    };
+    // Each layer as it is configured, with ages up to what it is meant to keep.
+    let spans = [
+        (Layer::ShortTerm, 7),
+        (Layer::LongTerm, 365),
+        (Layer::Working, 30),
+        (Layer::Episodic, 730),
+        (Layer::Semantic, 730),
+    ];
+    for (layer, days) in spans {
+        noisy(layer.as_str(), *Rankings::default().of(layer), days)?;
+    }
+    for (recency, importance) in [(0.03, 0.03), (0.05, 0.05), (0.1, 0.05), (0.2, 0.1)] {
+        let ranking = Ranking { text: 1.0 - recency - importance, recency, importance, half_life_days: 30.0 };
+        noisy("–", ranking, 365)?;
     }
     Ok(!check || whole >= AIM)
 }

@@ -1,5 +1,6 @@
 //! The friendly forms of the commands that people use every day: `evaluate`, `remember`, `recall`, `ping`, `status`.
 
+use std::fmt::Write as _;
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
@@ -104,7 +105,7 @@ impl Remember {
 #[derive(clap::Args, Debug)]
 #[command(after_help = client::HELP)]
 pub(super) struct Recall {
-    /// Words, of which any may occur; "a phrase", +required, -excluded
+    /// Words, of which any may occur; "a phrase", +required, -excluded, tag:x, entity:x, layer:x
     text: Option<String>,
     /// Only this layer; may be repeated
     #[arg(long = "layer", value_name = "LAYER")]
@@ -118,6 +119,9 @@ pub(super) struct Recall {
     /// Most hits
     #[arg(long, value_name = "COUNT")]
     limit: Option<u32>,
+    /// What follows an earlier answer to the same search
+    #[arg(long)]
+    cursor: Option<String>,
     #[command(flatten)]
     reach: Reach,
 }
@@ -130,6 +134,7 @@ impl Recall {
             ("tags", list(&self.tags)),
             ("entity", json!(self.entity)),
             ("limit", json!(self.limit)),
+            ("cursor", json!(self.cursor)),
             // Who has just remembered something expects to find it.
             ("consistency", json!("latest")),
         ]);
@@ -158,6 +163,13 @@ fn show_hits(answer: &Answer) -> String {
             ]
         }));
         out.push_str(&table(&rows));
+    }
+    if found["plain_words"] == true {
+        out.push_str("(not a well-formed search: taken as plain words)\n");
+    }
+    if let Some(cursor) = found["cursor"].as_str() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "(of {}; the rest with --cursor {cursor})", cell(&found["total"]));
     }
     if found["partial"] == true {
         out.push_str("(the index is being rebuilt: there may be more)\n");
