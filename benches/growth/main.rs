@@ -12,17 +12,17 @@
 //! texts with their identifiers, and no more. All figures of a row are of the same run.
 
 mod alone;
+#[path = "../support/mod.rs"]
+mod support;
 mod text;
 
-use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use orchd::clock::{Clock, Timestamp};
-use orchd::ledger::{Ledger, Options};
-use orchd::memory::{Config, Memory};
+use alone::Alone;
+use orchd::clock::Timestamp;
+use orchd::memory::Config;
+use support::{Failure, Measured, exit};
 
 /// Memories of each month.
 const MONTHLY: usize = 10_000;
@@ -35,17 +35,8 @@ const MONTH_MS: i64 = 2_629_746_000;
 /// The moment of the last memory: 2026-11-01T00:00:00Z, so that the last month is full.
 const END: i64 = 1_793_491_200_000;
 
-type Failure = Box<dyn std::error::Error>;
-
 fn main() -> ExitCode {
-    match run() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(run())
 }
 
 /// What one size was measured at.
@@ -133,60 +124,43 @@ fn run() -> Result<bool, Failure> {
 fn measure(records: usize) -> Result<Row, Failure> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let _inside = runtime.enter();
     let from = END - MONTH_MS * (records / MONTHLY) as i64;
-    let now = Arc::new(AtomicI64::new(from));
+    let step = (END - from) * TOGETHER as i64 / records as i64;
+    let time_of = |number: usize| from + (number / TOGETHER) as i64 * step;
     let contents = text::Contents::new(records);
+
+    let memory = Measured::open(dir.path(), from, Config::default())?;
     let started = Instant::now();
-    let month_start = Timestamp::parse("2026-10-01T00:00:00Z")?.millis();
-    runtime.block_on(async {
-        let (ledger, memory) = open(dir.path(), &now)?;
-        let step = (END - from) * TOGETHER as i64 / records as i64;
-        for first in (0..records).step_by(TOGETHER) {
-            let stores = (first..records.min(first + TOGETHER)).map(|number| {
-                let request = serde_json::json!({ "content": contents.of(number), "importance": (number % 7) as f64 / 6.0 });
-                let (ledger, memory) = (&ledger, memory.clone());
-                async move {
-                    let mut request: orchd::memory::model::Store = serde_json::from_value(request)?;
-                    request.validate(10_000)?;
-                    Ok::<_, Failure>(ledger.write(move |unit| memory.store(unit, &request)).await?)
-                }
-            });
-            for stored in futures_util::future::join_all(stores).await {
-                stored?;
-            }
-            now.fetch_add(step, Ordering::SeqCst);
-        }
-        ask(&memory, serde_json::json!({ "text": "a1", "consistency": "latest", "limit": 1 })).await?;
-        memory.close();
-        ledger.close();
-        Ok::<_, Failure>(())
-    })?;
+    for first in (0..records).step_by(TOGETHER) {
+        memory.set_time(time_of(first));
+        let group = (first..records.min(first + TOGETHER))
+            .map(|number| (contents.of(number), (number % 7) as f64 / 6.0));
+        runtime.block_on(memory.store(group.collect()))?;
+    }
     let stores_per_second = records as f64 / started.elapsed().as_secs_f64();
-    now.store(END, Ordering::SeqCst);
+    // Waits for the index.
+    runtime.block_on(memory.ask(serde_json::json!({ "consistency": "latest", "limit": 1 })))?;
+    drop(memory);
 
-    let whole =
-        alone::Alone::build(&dir.path().join("alone"), (0..records).map(|number| contents.of(number)))?;
-    let in_month = (0..records).filter(|number| {
-        let step = (END - from) * TOGETHER as i64 / records as i64;
-        from + (*number / TOGETHER) as i64 * step >= month_start
-    });
-    let month =
-        alone::Alone::build(&dir.path().join("alone-month"), in_month.map(|number| contents.of(number)))?;
+    let month_start = Timestamp::parse("2026-10-01T00:00:00Z")?;
+    let whole = Alone::build(&dir.path().join("alone"), (0..records).map(|number| contents.of(number)))?;
+    let in_month = (0..records).filter(|number| time_of(*number) >= month_start.millis());
+    let month = Alone::build(&dir.path().join("alone-month"), in_month.map(|number| contents.of(number)))?;
 
     let started = Instant::now();
-    let (ledger, memory) = runtime.block_on(async { open(dir.path(), &now) })?;
+    let memory = Measured::open(dir.path(), END, Config::default())?;
     let start = started.elapsed();
     let rss_idle = rss();
     let queries = text::queries(QUERIES);
-    let month_range = Timestamp::from_millis(month_start);
-    let pair = |range: Option<Timestamp>, alone: &alone::Alone| -> Result<Pair, Failure> {
+    let pair = |range: Option<Timestamp>, alone: &Alone| -> Result<Pair, Failure> {
         let mut pair = Pair { memory: Vec::new(), alone: Vec::new() };
         // The first round opens what there is to open.
         for round in 0..2 {
             for words in &queries {
                 let query = serde_json::json!({ "text": words, "from": range });
                 let started = Instant::now();
-                runtime.block_on(ask(&memory, query))?;
+                runtime.block_on(memory.ask(query))?;
                 let asked = started.elapsed();
                 let started = Instant::now();
                 alone.ask(words)?;
@@ -200,26 +174,9 @@ fn measure(records: usize) -> Result<Row, Failure> {
         pair.alone.sort_unstable();
         Ok(pair)
     };
-    let month = pair(Some(month_range), &month)?;
+    let month = pair(Some(month_start), &month)?;
     let all = pair(None, &whole)?;
-    let rss_after = rss();
-    memory.close();
-    ledger.close();
-    Ok(Row { records, stores_per_second, start, month, all, rss_idle, rss_after })
-}
-
-async fn ask(memory: &Arc<Memory>, query: serde_json::Value) -> Result<(), Failure> {
-    let found = memory.query(serde_json::from_value(query)?).await?.body;
-    if found.partial { Err("an answer was partial".into()) } else { Ok(()) }
-}
-
-fn open(dir: &Path, now: &Arc<AtomicI64>) -> Result<(Ledger, Arc<Memory>), Failure> {
-    let now = now.clone();
-    let clock = Clock::from_fn(move || Timestamp::from_millis(now.load(Ordering::SeqCst)));
-    let ledger = Ledger::open(dir, &Options { reserve_bytes: 1 << 20, ..Options::default() }, clock)?;
-    let config = Config { latest_limit: Duration::from_secs(600), ..Config::default() };
-    let memory = Memory::open(ledger.clone(), config)?;
-    Ok((ledger, memory))
+    Ok(Row { records, stores_per_second, start, month, all, rss_idle, rss_after: rss() })
 }
 
 /// Of sorted times.
