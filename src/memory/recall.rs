@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
+
 use super::cursor::Cursor;
 use super::expression::Expression;
 use super::index::{Candidate, Place, Request, Searched, ShardState, Words};
@@ -29,14 +31,6 @@ struct Asked {
     now: Timestamp,
 }
 
-/// What one search and the ledger gave together.
-struct Page {
-    hits: Vec<(Candidate, Record)>,
-    /// Where the search stopped, if it found as many as it was asked for.
-    last: Option<Place>,
-    searched: Searched,
-}
-
 impl Memory {
     /// Answers `query`.
     ///
@@ -54,11 +48,41 @@ impl Memory {
             count: if query.explain { u64::MAX } else { COUNTED },
             now: cursor.map_or_else(|| self.ledger.clock().now(), |cursor| cursor.now),
         });
-        let shards = self.shards_for(&asked.filter).await?;
-        let control = self.projection().control();
-        let up_to_date = query.consistency == Consistency::Fast
-            || control.wait_latest(&shards, self.config.latest_limit).await;
-        let (mut hits, searched) = self.pages(shards, &asked, cursor.map(|cursor| cursor.after)).await?;
+        let up_to_date = match query.consistency {
+            Consistency::Fast => true,
+            Consistency::Latest => {
+                let filter = asked.clone();
+                let shards = self.ledger.read(move |ledger| shards_for(ledger, &filter.filter)).await?;
+                self.projection().control().wait_latest(&shards, self.config.latest_limit).await
+            }
+        };
+        let permit = tokio::time::timeout(QUEUE_LIMIT, self.searches.clone().acquire_owned())
+            .await
+            .map_err(|_| Fault::new(Code::Busy, "too many searches wait").retry_after(1_000))?
+            .map_err(|_| Fault::internal())?;
+        let memory = self.clone();
+        // All in one go: each change of thread costs as much as a search.
+        let answer = move || {
+            let _permit = permit;
+            memory.answer(&query, &expression, &asked, cursor, up_to_date)
+        };
+        tokio::task::spawn_blocking(answer).await.map_err(|_| Fault::internal())?.map(|mut answer| {
+            answer.body.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            answer
+        })
+    }
+
+    /// Searches, reads and shows. Blocks.
+    fn answer(
+        &self,
+        query: &Query,
+        expression: &Expression,
+        asked: &Asked,
+        cursor: Option<Cursor>,
+        up_to_date: bool,
+    ) -> Result<Answer<Found>, Fault> {
+        let shards = self.ledger.read_blocking(|ledger| shards_for(ledger, &asked.filter))?;
+        let (mut hits, searched) = self.pages(&shards, asked, cursor.map(|cursor| cursor.after))?;
         // One hit more than were asked for says that there is a next page.
         let more = hits.len() > asked.limit;
         hits.truncate(asked.limit);
@@ -66,128 +90,88 @@ impl Memory {
             hits.last().filter(|_| more).map(|(last, _)| Cursor { now: asked.now, after: last.place });
         let partial = !up_to_date || searched.incomplete;
         let found = Found {
-            cursor: cursor.map(|cursor| cursor.write(&query)),
-            hits: self.shown(hits, &asked, &query).await?,
+            cursor: cursor.map(|cursor| cursor.write(query)),
+            hits: self.shown(hits, asked, query),
             total: searched.total,
             total_capped: !query.explain && searched.total >= COUNTED,
             plain_words: expression.plain,
             partial,
-            took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            took_ms: 0,
         };
         let degraded = if partial { vec!["index".to_owned()] } else { Vec::new() };
         Ok(Answer { body: found, degraded })
     }
 
-    /// The shards that may hold a hit, as the ledger has them at admission.
-    async fn shards_for(&self, filter: &Filter) -> Result<Vec<ShardState>, Fault> {
-        let mut shards = self.ledger.read(store::shards).await?;
-        shards.retain(|state| {
-            state.records > 0
-                && filter.wants(state.shard.layer)
-                && state.shard.overlaps(filter.from, filter.to)
-        });
-        Ok(shards)
-    }
-
     /// The hits that are wanted and one more, where there are as many. One search does, unless more of what it found is
     /// gone from the ledger than was to spare.
-    async fn pages(
-        self: &Arc<Self>,
-        shards: Vec<ShardState>,
-        asked: &Arc<Asked>,
-        mut after: Option<Place>,
-    ) -> Result<(Vec<(Candidate, Record)>, Searched), Fault> {
-        let shards = Arc::new(shards);
-        let mut first: Option<(Vec<(Candidate, Record)>, Searched)> = None;
-        loop {
-            let count = if first.is_none() { asked.count } else { 0 };
-            let page = self.page(shards.clone(), asked.clone(), after, count).await?;
-            let (hits, searched) = match &mut first {
-                None => first.insert((page.hits, page.searched)),
-                Some(so_far) => {
-                    so_far.0.extend(page.hits);
-                    so_far.1.incomplete |= page.searched.incomplete;
-                    so_far
-                }
-            };
-            after = page.last;
-            if after.is_none() || hits.len() > asked.limit {
-                return Ok((std::mem::take(hits), std::mem::take(searched)));
-            }
-        }
-    }
-
-    async fn page(
-        self: &Arc<Self>,
-        shards: Arc<Vec<ShardState>>,
-        asked: Arc<Asked>,
+    fn pages(
+        &self,
+        shards: &[ShardState],
+        asked: &Asked,
         after: Option<Place>,
-        count: u64,
-    ) -> Result<Page, Fault> {
-        let permit = tokio::time::timeout(QUEUE_LIMIT, self.searches.clone().acquire_owned())
-            .await
-            .map_err(|_| Fault::new(Code::Busy, "too many searches wait").retry_after(1_000))?
-            .map_err(|_| Fault::internal())?;
-        let (memory, question) = (self.clone(), asked.clone());
+    ) -> Result<(Vec<(Candidate, Record)>, Searched), Fault> {
         let limit = asked.limit + 1 + SPARE;
-        let search = move || {
-            let _permit = permit;
-            let Asked { words, filter, now, .. } = question.as_ref();
-            let rankings = &memory.config.rankings;
-            let request = Request { words, filter, rankings, now: *now, limit, after, count };
-            memory.projection().search(&shards, &request)
+        let Asked { words, filter, now, count, .. } = asked;
+        let mut request = Request {
+            words,
+            filter,
+            rankings: &self.config.rankings,
+            now: *now,
+            limit,
+            after,
+            count: *count,
         };
-        let searched = tokio::task::spawn_blocking(search).await.map_err(|_| Fault::internal())?;
-        let candidates = searched.candidates.clone();
-        let last = candidates.last().filter(|_| candidates.len() == limit).map(|last| last.place);
-        // What is gone from the ledger, or no longer passes the filters, is no hit.
-        let read = move |connection: &rusqlite::Connection| {
-            let mut hits = Vec::with_capacity(asked.limit + 1);
-            for candidate in candidates {
-                let record = store::get_by_key(connection, candidate.place.key)?;
-                hits.extend(
-                    record.filter(|record| asked.filter.admits(record)).map(|record| (candidate, record)),
-                );
-                if hits.len() > asked.limit {
-                    break;
+        let mut first: Option<Searched> = None;
+        let mut hits = Vec::with_capacity(asked.limit + 1);
+        loop {
+            let searched = self.projection().search(shards, &request);
+            let candidates = &searched.candidates;
+            let last = candidates.last().filter(|_| candidates.len() == limit).map(|last| last.place);
+            // What is gone from the ledger, or no longer passes the filters, is no hit.
+            self.ledger.read_blocking(|ledger| {
+                for candidate in candidates {
+                    if hits.len() > asked.limit {
+                        break;
+                    }
+                    let record = store::get_by_key(ledger, candidate.place.key)?;
+                    let record = record.filter(|record| asked.filter.admits(record));
+                    hits.extend(record.map(|record| (*candidate, record)));
                 }
+                Ok(())
+            })?;
+            let incomplete = searched.incomplete;
+            let so_far = first.get_or_insert(searched);
+            so_far.incomplete |= incomplete;
+            if last.is_none() || hits.len() > asked.limit {
+                return Ok((hits, std::mem::take(so_far)));
             }
-            Ok(hits)
-        };
-        Ok(Page { hits: self.ledger.read(read).await?, last, searched })
+            (request.after, request.count) = (last, 0);
+        }
     }
 
     /// The hits as they are answered.
-    async fn shown(
-        self: &Arc<Self>,
-        hits: Vec<(Candidate, Record)>,
-        asked: &Arc<Asked>,
-        query: &Query,
-    ) -> Result<Vec<Hit>, Fault> {
+    fn shown(&self, hits: Vec<(Candidate, Record)>, asked: &Asked, query: &Query) -> Vec<Hit> {
         let by_text = asked.words.rank();
-        let (explain, snippet) = (query.explain, query.snippet && by_text);
-        let hits: Vec<_> = hits
-            .into_iter()
+        let layout = self.projection().layout();
+        let mut marker = (query.snippet && by_text)
+            .then(|| Marker::new(asked.words.wanted(), [layout.words(), layout.names()]));
+        hits.into_iter()
             .map(|(Candidate { place, parts }, record)| Hit {
+                snippet: marker.as_mut().and_then(|marker| marker.snippet(&record.content)),
                 record,
                 // Without words the order is by time, so the score is too.
                 score: if by_text { place.score } else { parts.recency },
-                snippet: None,
-                parts: explain.then_some(parts),
+                parts: query.explain.then_some(parts),
             })
-            .collect();
-        if !snippet || hits.is_empty() {
-            return Ok(hits);
-        }
-        let (memory, asked) = (self.clone(), asked.clone());
-        // A long content takes more than a moment to analyse.
-        let mark = move || {
-            let layout = memory.projection().layout();
-            let mut marker = Marker::new(asked.words.wanted(), [layout.words(), layout.names()]);
-            let marked =
-                hits.into_iter().map(|hit| Hit { snippet: marker.snippet(&hit.record.content), ..hit });
-            marked.collect()
-        };
-        tokio::task::spawn_blocking(mark).await.map_err(|_| Fault::internal())
+            .collect()
     }
+}
+
+/// The shards that may hold a hit, as the ledger has them at admission.
+fn shards_for(ledger: &Connection, filter: &Filter) -> Result<Vec<ShardState>, Fault> {
+    let mut shards = store::shards(ledger)?;
+    shards.retain(|state| {
+        state.records > 0 && filter.wants(state.shard.layer) && state.shard.overlaps(filter.from, filter.to)
+    });
+    Ok(shards)
 }
