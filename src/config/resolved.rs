@@ -303,7 +303,7 @@ section! {
 }
 
 /// All sections, in the order in which they are explained. `node` comes first: others refer to it.
-pub(super) static SECTIONS: [Section; 12] = [
+pub(super) static SECTIONS: [Section; 13] = [
     Node::SECTION,
     Broker::SECTION,
     Limits::SECTION,
