@@ -142,7 +142,7 @@ impl Recall {
     }
 }
 
-fn show_hits(answer: &Answer) -> String {
+pub(super) fn show_hits(answer: &Answer) -> String {
     let found = answer.payload();
     let hits = found["hits"].as_array().map(Vec::as_slice).unwrap_or_default();
     let now = Clock::system().now();
@@ -254,13 +254,13 @@ pub(super) fn ask(
 }
 
 /// An object of what was given.
-fn given<const N: usize>(members: [(&str, Value); N]) -> Value {
+pub(super) fn given<const N: usize>(members: [(&str, Value); N]) -> Value {
     let given = members.into_iter().filter(|(_, value)| !value.is_null());
     Value::Object(given.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>())
 }
 
 /// A list; null when it is empty.
-fn list(items: &[String]) -> Value {
+pub(super) fn list(items: &[String]) -> Value {
     if items.is_empty() { Value::Null } else { json!(items) }
 }
 

@@ -14,6 +14,7 @@ mod demo;
 mod files;
 mod init;
 mod ledger;
+mod memory;
 mod nodes;
 pub mod profile;
 mod run;
@@ -97,6 +98,7 @@ enum Command {
     Evaluate(ask::Evaluate),
     Remember(ask::Remember),
     Recall(ask::Recall),
+    Memory(memory::Args),
     Ping(ask::Ping),
     Status(ask::Status),
     Nodes(nodes::Args),
@@ -129,6 +131,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Evaluate(args) => args.run(&cli.shared),
         Command::Remember(args) => args.run(&cli.shared),
         Command::Recall(args) => args.run(&cli.shared),
+        Command::Memory(args) => args.run(&cli.shared),
         Command::Ping(args) => args.run(&cli.shared),
         Command::Status(args) => args.run(&cli.shared),
         Command::Nodes(args) => args.run(&cli.shared),

@@ -52,11 +52,15 @@ fn look(key: &Key, holds: Holds, path: &Path) -> Option<(String, String, bool)> 
             // One that is missing is made at start.
             _ => None,
         },
-        Holds::Public | Holds::Secret => match File::open(path).and_then(|file| file.metadata()) {
+        // One that is missing is made at the first start.
+        Holds::OwnSecret if !path.exists() => None,
+        Holds::Public | Holds::Secret | Holds::OwnSecret => match File::open(path)
+            .and_then(|file| file.metadata())
+        {
             Ok(found) if !found.is_file() => {
                 Some((format!("`{shown}` is not a file"), "name a file".to_owned(), true))
             }
-            Ok(found) if holds == Holds::Secret && found.mode() & 0o007 != 0 => Some((
+            Ok(found) if holds != Holds::Public && found.mode() & 0o007 != 0 => Some((
                 format!("everyone on this machine may read or change `{shown}`"),
                 format!("chmod 0600 {shown}, or 0640 with a group of its own"),
                 false,

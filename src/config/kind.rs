@@ -20,6 +20,10 @@ pub enum Unit {
     Seconds,
     /// Hours.
     Hours,
+    /// Days.
+    Days,
+    /// Megabytes of 2^20 bytes.
+    Megabytes,
 }
 
 impl Unit {
@@ -32,6 +36,8 @@ impl Unit {
             Self::Milliseconds => " ms",
             Self::Seconds => " s",
             Self::Hours => " h",
+            Self::Days => " days",
+            Self::Megabytes => " MB",
         }
     }
 }
@@ -50,6 +56,8 @@ pub enum Holds {
     Public,
     /// A file that holds a secret; `credential:NAME` names a systemd credential.
     Secret,
+    /// As [`Holds::Secret`], and made at the first start where it is missing.
+    OwnSecret,
 }
 
 /// What a key accepts.
@@ -121,6 +129,7 @@ impl Value {
             Self::Integer(n, Unit::Milliseconds) => Some(Duration::from_millis(n)),
             Self::Integer(n, Unit::Seconds) => Some(Duration::from_secs(n)),
             Self::Integer(n, Unit::Hours) => Some(Duration::from_secs(n.saturating_mul(3_600))),
+            Self::Integer(n, Unit::Days) => Some(Duration::from_secs(n.saturating_mul(86_400))),
             _ => None,
         }
     }
@@ -171,7 +180,10 @@ impl Kind {
     /// Whether the value names a secret.
     #[must_use]
     pub fn is_secret(&self) -> bool {
-        matches!(self, Self::Path(Holds::Secret) | Self::Paths(Holds::Secret))
+        matches!(
+            self,
+            Self::Path(Holds::Secret | Holds::OwnSecret) | Self::Paths(Holds::Secret | Holds::OwnSecret)
+        )
     }
 
     /// Reads a written value.
@@ -310,7 +322,7 @@ impl Holds {
             Self::Folder => "path of a folder",
             Self::Socket => "path of a socket",
             Self::Public => "path of a file",
-            Self::Secret => "path of a secret file, or `credential:NAME`",
+            Self::Secret | Self::OwnSecret => "path of a secret file, or `credential:NAME`",
         }
     }
 }

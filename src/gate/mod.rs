@@ -4,6 +4,7 @@
 //! command may run now (rate, signature, authorization), before its payload is validated. It fails closed: an error is a
 //! refusal.
 
+pub mod node_key;
 pub mod token;
 
 use std::sync::Arc;

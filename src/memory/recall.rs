@@ -10,8 +10,10 @@ use super::expression::Expression;
 use super::index::{Candidate, Place, Request, Searched, ShardState, Words};
 use super::model::Record;
 use super::query::{COUNTED, Consistency, Filter, Found, Hit, Query};
+use super::requests::MAX_IDS;
 use super::snippet::Marker;
-use super::{Memory, store};
+use super::store::Kept;
+use super::{Memory, Ranking, store};
 use crate::clock::Timestamp;
 use crate::engine::command::Answer;
 use crate::wire::{Code, Fault};
@@ -29,6 +31,14 @@ struct Asked {
     count: u64,
     /// The moment that recency counts from.
     now: Timestamp,
+}
+
+/// What a search and the ledger gave together.
+struct Page {
+    hits: Vec<(Candidate, Record)>,
+    /// What would be hits, were their seals not broken.
+    broken: Vec<Kept>,
+    searched: Searched,
 }
 
 impl Memory {
@@ -82,10 +92,15 @@ impl Memory {
         up_to_date: bool,
     ) -> Result<Answer<Found>, Fault> {
         let shards = self.ledger.read_blocking(|ledger| shards_for(ledger, &asked.filter))?;
-        let (mut hits, searched) = self.pages(&shards, asked, cursor.map(|cursor| cursor.after))?;
+        let Page { mut hits, mut broken, searched } =
+            self.pages(&shards, asked, cursor.map(|cursor| cursor.after))?;
+        broken.truncate(MAX_IDS);
         // One hit more than were asked for says that there is a next page.
         let more = hits.len() > asked.limit;
         hits.truncate(asked.limit);
+        // Keys are never that large.
+        let keys = hits.iter().map(|(hit, _)| store::signed(hit.place.key));
+        self.recalled(keys, self.ledger.clock().now());
         let cursor =
             hits.last().filter(|_| more).map(|(last, _)| Cursor { now: asked.now, after: last.place });
         let partial = !up_to_date || searched.incomplete;
@@ -96,9 +111,13 @@ impl Memory {
             total_capped: !query.explain && searched.total >= COUNTED,
             plain_words: expression.plain,
             partial,
+            broken: self.report_broken(broken),
             took_ms: 0,
         };
-        let degraded = if partial { vec!["index".to_owned()] } else { Vec::new() };
+        let mut degraded = if partial { vec!["index".to_owned()] } else { Vec::new() };
+        if !found.broken.is_empty() {
+            degraded.push("integrity".to_owned());
+        }
         Ok(Answer { body: found, degraded })
     }
 
@@ -109,7 +128,7 @@ impl Memory {
         shards: &[ShardState],
         asked: &Asked,
         after: Option<Place>,
-    ) -> Result<(Vec<(Candidate, Record)>, Searched), Fault> {
+    ) -> Result<Page, Fault> {
         let limit = asked.limit + 1 + SPARE;
         let Asked { words, filter, now, count, .. } = asked;
         let mut request = Request {
@@ -122,20 +141,26 @@ impl Memory {
             count: *count,
         };
         let mut first: Option<Searched> = None;
-        let mut hits = Vec::with_capacity(asked.limit + 1);
+        let (mut hits, mut broken) = (Vec::with_capacity(asked.limit + 1), Vec::new());
         loop {
             let searched = self.projection().search(shards, &request);
             let candidates = &searched.candidates;
             let last = candidates.last().filter(|_| candidates.len() == limit).map(|last| last.place);
-            // What is gone from the ledger, or no longer passes the filters, is no hit.
+            // What is gone from the ledger, has expired, or no longer passes the filters, is no hit; nor is what has a
+            // broken seal.
             self.ledger.read_blocking(|ledger| {
                 for candidate in candidates {
                     if hits.len() > asked.limit {
                         break;
                     }
-                    let record = store::get_by_key(ledger, candidate.place.key)?;
-                    let record = record.filter(|record| asked.filter.admits(record));
-                    hits.extend(record.map(|record| (*candidate, record)));
+                    let key = store::signed(candidate.place.key);
+                    let kept = store::find_by_key(ledger, self.seal(), key)?
+                        .filter(|kept| kept.forgotten.is_none() && asked.filter.admits(&kept.record));
+                    match kept {
+                        Some(kept) if !kept.sound => broken.push(kept),
+                        Some(kept) if kept.record.is_live(*now) => hits.push((*candidate, kept.record)),
+                        _ => {}
+                    }
                 }
                 Ok(())
             })?;
@@ -143,7 +168,7 @@ impl Memory {
             let so_far = first.get_or_insert(searched);
             so_far.incomplete |= incomplete;
             if last.is_none() || hits.len() > asked.limit {
-                return Ok((hits, std::mem::take(so_far)));
+                return Ok(Page { hits, broken, searched: std::mem::take(so_far) });
             }
             (request.after, request.count) = (last, 0);
         }
@@ -152,16 +177,17 @@ impl Memory {
     /// The hits as they are answered.
     fn shown(&self, hits: Vec<(Candidate, Record)>, asked: &Asked, query: &Query) -> Vec<Hit> {
         let by_text = asked.words.rank();
+        let by_time = Ranking::default();
         let layout = self.projection().layout();
         let mut marker = (query.snippet && by_text)
             .then(|| Marker::new(asked.words.wanted(), [layout.words(), layout.names()]));
         hits.into_iter()
             .map(|(Candidate { place, parts }, record)| Hit {
+                // Without words the order is by time, whatever the layer, and so is the score.
+                score: if by_text { place.score } else { by_time.recency(record.created, asked.now) },
                 snippet: marker.as_mut().and_then(|marker| marker.snippet(&record.content)),
-                record,
-                // Without words the order is by time, so the score is too.
-                score: if by_text { place.score } else { parts.recency },
                 parts: query.explain.then_some(parts),
+                record,
             })
             .collect()
     }
@@ -171,7 +197,10 @@ impl Memory {
 fn shards_for(ledger: &Connection, filter: &Filter) -> Result<Vec<ShardState>, Fault> {
     let mut shards = store::shards(ledger)?;
     shards.retain(|state| {
-        state.records > 0 && filter.wants(state.shard.layer) && state.shard.overlaps(filter.from, filter.to)
+        state.records > 0
+            && !state.dropping
+            && filter.wants(state.shard.layer)
+            && state.shard.overlaps(filter.from, filter.to)
     });
     Ok(shards)
 }

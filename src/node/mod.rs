@@ -63,6 +63,9 @@ pub enum RunError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] OpenError),
+    /// The node's own key.
+    #[error(transparent)]
+    NodeKey(#[from] gate::node_key::NodeKeyError),
     /// A service could not read its part of the ledger.
     #[error("{service} could not start: {fault}")]
     Service {
@@ -185,8 +188,10 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let health = Health::new(STALL_AFTER);
     let ledger = settings::open_ledger(&config, &metrics, clock.clone()).await?;
 
-    let memory = Memory::open(ledger.clone(), settings::memory_config(&config))
+    let seal = tokio::task::block_in_place(|| settings::memory_seal(&config))?;
+    let memory = Memory::open(ledger.clone(), seal, settings::memory_config(&config))
         .map_err(|source| RunError::Io { what: "the memory's index".to_owned(), source })?;
+    memory.prepare().await.map_err(|fault| RunError::Service { service: "memory", fault })?;
     let conscience = Conscience::open(&ledger, settings::thresholds(&config))
         .await
         .map_err(|fault| RunError::Service { service: "conscience", fault })?;
@@ -262,6 +267,11 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         &mut core,
         "the event publisher",
         events.clone().publish(names, publisher.clone(), running.stop.clone()),
+    );
+    spawn(
+        &mut core,
+        "the memory's upkeep",
+        running.memory.clone().upkeep(events.clone(), running.stop.clone()),
     );
     spawn(&mut core, "the monitor", running.clone().monitor());
     spawn(
@@ -406,6 +416,7 @@ impl Running {
                     self.metrics.index_bytes(layer.layer.as_str(), layer.index_bytes);
                 }
                 self.metrics.index_lag(stats.lag);
+                self.metrics.memory_broken_seals(stats.broken);
             }
             Err(error) => tracing::debug!(%error, "memory has no figures at the moment"),
         }

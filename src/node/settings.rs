@@ -9,6 +9,7 @@ use crate::config::{self, Config};
 use crate::conscience;
 use crate::engine::{Bounds, Limits};
 use crate::gate;
+use crate::gate::node_key::{NodeKey, NodeKeyError};
 use crate::ledger::{self, Ledger};
 use crate::llm;
 use crate::memory::index::Analysis;
@@ -41,10 +42,44 @@ pub(super) async fn open_ledger(
         .map_err(RunError::from)
 }
 
+/// The key that the memories are sealed with. Blocks shortly.
+pub(super) fn memory_seal(config: &Config) -> Result<memory::Seal, NodeKeyError> {
+    let key = NodeKey::load_or_create(&config.node.key_file)?;
+    Ok(memory::Seal::new(key.hmac(memory::Seal::PURPOSE)))
+}
+
 pub(super) fn memory_config(config: &Config) -> memory::Config {
-    let mut memory =
-        memory::Config { max_content_chars: config.memory.content_max_chars, ..memory::Config::default() };
-    memory.index.commit_interval = config.memory.index_commit;
+    const MEGABYTE: u64 = 1 << 20;
+    let (written, kept) = (&config.memory, &config.retention);
+    let keep = |days, megabytes| memory::retention::Keep { days, max_bytes: megabytes * MEGABYTE };
+    let share = |records, megabytes| memory::Share { records, bytes: megabytes * MEGABYTE };
+    let mut memory = memory::Config {
+        max_content_chars: written.content_max_chars,
+        limits: memory::Limits {
+            namespace: share(written.namespace_max_records, written.namespace_max_mb),
+            user: share(written.user_max_records, written.user_max_mb),
+        },
+        retention: memory::retention::Retention {
+            layers: [
+                keep(kept.short_term_days, kept.short_term_max_mb),
+                keep(kept.long_term_days, kept.long_term_max_mb),
+                keep(kept.working_days, kept.working_max_mb),
+                keep(kept.episodic_days, kept.episodic_max_mb),
+                keep(kept.semantic_days, kept.semantic_max_mb),
+            ],
+            forgotten_days: written.forgotten_days,
+            history_days: written.history_days,
+            interval: (!kept.prune_interval.is_zero()).then_some(kept.prune_interval),
+            max_share: kept.max_share,
+            max_share_floor: kept.max_share_floor,
+            promote_importance: written.promote_importance,
+            promote_accesses: written.promote_accesses,
+            half_life_days: written.importance_half_life_days,
+        },
+        transfer_dir: Some(written.transfer_dir.clone()),
+        ..memory::Config::default()
+    };
+    memory.index.commit_interval = written.index_commit;
     memory.index.look_interval = config.memory.index_look;
     // Every word that the key accepts is a language: a test tries them all.
     memory.index.analysis = Analysis::in_language(&config.memory.language).unwrap_or_default();

@@ -60,6 +60,7 @@ struct Inner {
     ledger_storage_full: Gauge,
     outbox_open: Gauge,
     index_lag: Gauge,
+    memory_broken_seals: Counter,
     uptime: Gauge,
     resident_memory: Gauge,
 }
@@ -164,6 +165,11 @@ impl Metrics {
                 "1 while the ledger has no space to write, else 0.",
             ),
             outbox_open: gauge(r, "orchd_outbox_open", "Replies that the broker has not accepted yet."),
+            memory_broken_seals: counter(
+                r,
+                "orchd_memory_broken_seals_total",
+                "Answers that left out a memory because its seal is broken.",
+            ),
             index_lag: gauge(
                 r,
                 "orchd_index_lag",
@@ -271,6 +277,11 @@ impl Metrics {
     /// Size of a layer's search index on disk.
     pub fn index_bytes(&self, layer: &'static str, bytes: u64) {
         self.0.index_bytes.with([layer], |g| g.set(bytes as f64));
+    }
+
+    /// How many answers have left out a memory because its seal is broken.
+    pub fn memory_broken_seals(&self, answers: u64) {
+        self.0.memory_broken_seals.absolute(answers);
     }
 
     /// Sequences that the ledger has and the index has not committed.

@@ -18,7 +18,16 @@ pub fn request(name: &str) -> Option<Value> {
             "stance": "forbids",
             "patterns": ["gossip about <person>"],
         }),
+        "memory/archive" => json!({ "before": "2026-01" }),
+        "memory/export" => json!({ "file": "lab.jsonl.zst", "layers": ["long_term"] }),
         "memory/forget" | "memory/get" => json!({ "id": ID }),
+        "memory/import" => json!({ "file": "lab.jsonl.zst" }),
+        "memory/pin" => json!({ "id": ID, "pinned": true }),
+        "memory/promote" => json!({ "ids": [ID] }),
+        "memory/prune" => json!({ "dry_run": true }),
+        "memory/update" => {
+            json!({ "id": ID, "content": "The kettle in the lab was replaced.", "if_version": 1 })
+        }
         "memory/query" => json!({ "text": "kettle", "layers": ["long_term"], "limit": 5 }),
         "memory/store" => json!({
             "content": "The kettle in the lab trips the fuse.",
