@@ -117,7 +117,7 @@ impl Memory {
             }
             let whole = by_age == Some(Step::Drop);
             // How many go is known of a whole month, unless some of it moves away first.
-            if whole && !promoted.is_empty() || !whole {
+            if !whole || !promoted.is_empty() {
                 let sights = self.sights(state.row, promoted).await?;
                 let cutoff = if whole { end } else { later_cutoff(&sights, age, excess).min(end) };
                 let gone: Vec<_> =

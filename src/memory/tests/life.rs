@@ -123,7 +123,7 @@ async fn what_was_changed_from_outside_is_in_no_answer_and_every_answer_says_so(
         assert!(answer.body.hits.is_empty(), "{change}");
         // A shard of another name has no index yet: the record cannot even be found.
         if !change.contains("memory_shard") {
-            assert_eq!(answer.body.broken, [id.clone()], "{change}");
+            assert_eq!(answer.body.broken, std::slice::from_ref(&id), "{change}");
             assert!(answer.degraded.contains(&"integrity".to_owned()));
         }
         assert!(node.memory.stats().await.unwrap().broken > 0);
