@@ -23,10 +23,11 @@ mod source;
 mod store;
 #[cfg(test)]
 mod tests;
-mod transfer;
+pub mod transfer;
 mod upkeep;
 mod usage;
 mod verbs;
+mod versions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,8 +45,9 @@ use index::Projection;
 use model::{Layer, LayerStats, Rebuild, Rebuilt, Stats, StatsReport};
 use news::News;
 use query::Query;
-use requests::{Archive, Export, Forget, Get, Import, Pin, Promote, Prune, StoreRequest, Update};
+use requests::{Forget, Get, Pin, Promote, Prune, StoreRequest, Update};
 use retention::Retention;
+use transfer::requests::{Archive, Export, Import};
 
 pub use ranking::{Ranking, Rankings};
 pub use seal::Seal;

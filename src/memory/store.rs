@@ -1,4 +1,4 @@
-//! Memory's SQL: records, their versions, and the counters of their shards.
+//! Memory's SQL: records, and the counters of their shards.
 //!
 //! Every change of a record writes its row, its seal, its place in the line of changes and the counters of shard,
 //! namespace and user in one transaction; the caller's [`Unit`] is that transaction. Reads go to a snapshot, and check
@@ -9,9 +9,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::index::{Shard, ShardState};
 use super::model::{Layer, Record};
-use super::requests::Version;
 use super::seal::Seal;
 use super::usage::{self, Limits};
+use super::versions;
 use crate::clock::Timestamp;
 use crate::ledger::Unit;
 use crate::wire::Fault;
@@ -108,7 +108,7 @@ pub fn replace(
     history: bool,
 ) -> Result<u64, Fault> {
     if history {
-        keep_version(unit, seal, old)?;
+        versions::keep(unit, seal, old)?;
     }
     unit.prepare_cached(
         "UPDATE memory_record SET content = ?2, tags = ?3, entity = ?4, namespace = ?5, user = ?6, source = ?7,
@@ -142,39 +142,6 @@ pub fn replace(
     usage::add(unit, limits, &new.namespace, new.user.as_deref(), 1, after)?;
     let pinned = i64::from(new.pinned) - i64::from(old.record.pinned);
     changed(unit, old.shard, old.key, Tally { bytes: after - before, pinned, ..Tally::default() })
-}
-
-/// Puts the present version of `old` aside.
-fn keep_version(unit: &Unit<'_>, seal: &Seal, old: &Kept) -> Result<(), Fault> {
-    let record = &old.record;
-    let version = Version {
-        version: record.version,
-        content: record.content.clone(),
-        tags: record.tags.clone(),
-        entity: record.entity.clone(),
-        importance: record.importance,
-        written: record.updated.unwrap_or(record.created),
-        replaced: unit.now(),
-        checksum: record.checksum.clone(),
-    };
-    unit.prepare_cached(
-        "INSERT OR REPLACE INTO memory_version (record, version, content, tags, entity, importance, written, replaced,
-             checksum, seal)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-    )?
-    .execute(params![
-        old.key,
-        version.version,
-        version.content,
-        written_tags(&version.tags)?,
-        version.entity,
-        version.importance,
-        version.written.millis(),
-        version.replaced.millis(),
-        version.checksum,
-        seal.of_version(&record.id, &version),
-    ])?;
-    Ok(())
 }
 
 /// Has pruning spare a live record, or no longer. The index need not know.
@@ -391,44 +358,6 @@ pub fn page(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// What a record was before, the newest first; versions whose seal is broken are left out.
-///
-/// # Errors
-/// When the ledger cannot be read.
-pub fn history(connection: &Connection, seal: &Seal, of: &Kept) -> Result<Vec<Version>, Fault> {
-    let mut statement = connection.prepare_cached(
-        "SELECT version, content, tags, entity, importance, written, replaced, checksum, seal FROM memory_version
-         WHERE record = ?1 ORDER BY version DESC",
-    )?;
-    let rows = statement.query_map([of.key], |row| {
-        let version = Version {
-            version: row.get(0)?,
-            content: row.get(1)?,
-            tags: tags(row, 2)?,
-            entity: row.get(3)?,
-            importance: row.get(4)?,
-            written: Timestamp::from_millis(row.get(5)?),
-            replaced: Timestamp::from_millis(row.get(6)?),
-            checksum: row.get(7)?,
-        };
-        let sound = seal.of_version(&of.record.id, &version) == row.get::<_, Vec<u8>>(8)?;
-        Ok(sound.then_some(version))
-    })?;
-    Ok(rows.filter_map(Result::transpose).collect::<Result<_, _>>()?)
-}
-
-/// Removes the versions of a record up to `version`.
-///
-/// # Errors
-/// When the ledger cannot be written.
-pub fn trim_history(unit: &Unit<'_>, key: i64, version: u32) -> Result<(), Fault> {
-    if version > 0 {
-        unit.prepare_cached("DELETE FROM memory_version WHERE record = ?1 AND version <= ?2")?
-            .execute(params![key, version])?;
-    }
-    Ok(())
-}
-
 /// Whether the present version of that record was written before `time`.
 ///
 /// # Errors
@@ -536,7 +465,7 @@ pub(super) fn tags(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>
     serde_json::from_str(&json).map_err(wrong)
 }
 
-fn written_tags(tags: &[String]) -> Result<String, Fault> {
+pub(super) fn written_tags(tags: &[String]) -> Result<String, Fault> {
     serde_json::to_string(tags).map_err(|_| Fault::internal())
 }
 

@@ -13,6 +13,7 @@ use super::requests::{
 };
 use super::retention::DAY_MS;
 use super::store::{self, Kept};
+use super::versions;
 use crate::clock::Timestamp;
 use crate::ledger::Unit;
 use crate::wire::{Code, Fault};
@@ -102,7 +103,7 @@ impl Memory {
         let new = request.apply(&old.record, asker, unit.now());
         let history = self.config.retention.history_days > 0;
         let sequence = store::replace(unit, &self.seal, &self.config.limits, &old, &new, history)?;
-        store::trim_history(unit, old.key, new.version.saturating_sub(MAX_VERSIONS))?;
+        versions::trim(unit, old.key, new.version.saturating_sub(MAX_VERSIONS))?;
         self.changed(unit, What::Updated, &new);
         Ok(Updated { id: new.id, version: new.version, sequence, checksum: new.checksum })
     }
@@ -164,7 +165,7 @@ impl Memory {
         let seal = self.seal.clone();
         let read = move |connection: &rusqlite::Connection| {
             let Some(kept) = store::find(connection, &seal, &request.id)? else { return Ok(None) };
-            let history = request.history.then(|| store::history(connection, &seal, &kept)).transpose()?;
+            let history = request.history.then(|| versions::history(connection, &seal, &kept)).transpose()?;
             Ok(Some((kept, history)))
         };
         let (kept, history) = self.ledger.read(read).await?.ok_or_else(no_such_record)?;

@@ -1,7 +1,7 @@
 //! Export, import and archive: everything comes back, nothing twice, and no path leads out of the folder.
 
 use super::*;
-use crate::memory::requests::{Archived, Exported, Imported};
+use crate::memory::transfer::requests::{Archived, Exported, Imported};
 
 /// A memory with a transfer folder beside its state.
 fn node_with_folder() -> (tempfile::TempDir, Node) {

@@ -9,8 +9,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::super::model::Record;
-use super::super::requests::{Export, Exported};
 use super::super::store::{self, Kept};
+use super::requests::{Export, Exported};
 use super::{Memory, Named, blocking, cancelled, digest, refused};
 use crate::clock::Timestamp;
 use crate::engine::jobs::Progress;

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::model::{self, Layer, Record};
 use super::super::news::What;
-use super::super::requests::{Import, Imported, Rejected};
 use super::super::{store, verbs};
+use super::requests::{Import, Imported, Rejected};
 use super::{Memory, Named, blocking, cancelled, digest, open, refused};
 use crate::clock::Timestamp;
 use crate::engine::jobs::Progress;

@@ -6,6 +6,7 @@
 mod archive;
 mod export;
 mod import;
+pub mod requests;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
