@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use orchd::clock::{Clock, Timestamp};
+use orchd::gate::node_key::NodeKey;
 use orchd::ledger::{Ledger, Options};
 use orchd::memory::query::Found;
-use orchd::memory::{Config, Memory};
+use orchd::memory::{Config, Memory, Seal};
 
 /// Why a program could not measure.
 pub type Failure = Box<dyn std::error::Error>;
@@ -42,7 +43,8 @@ impl Measured {
         let clock = Clock::from_fn(move || Timestamp::from_millis(shown.load(Ordering::SeqCst)));
         let ledger = Ledger::open(dir, &Options { reserve_bytes: 1 << 20, ..Options::default() }, clock)?;
         let config = Config { latest_limit: Duration::from_secs(600), ..config };
-        let memory = Memory::open(ledger.clone(), config)?;
+        let seal = Seal::new(NodeKey::from_bytes(&[7; 32]).hmac(Seal::PURPOSE));
+        let memory = Memory::open(ledger.clone(), seal, config)?;
         Ok(Self { ledger, memory, now })
     }
 
