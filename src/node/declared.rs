@@ -4,6 +4,7 @@ use schemars::{Schema, SchemaGenerator};
 
 use super::presence::{Capabilities, ErrorEvent};
 use super::state::Status;
+use crate::conscience::ReviewNews;
 use crate::engine::jobs::News;
 
 /// An event: what is published on `{root}/{node}/events/{kind}`.
@@ -45,6 +46,12 @@ pub fn event_declarations() -> Vec<EventDeclaration> {
             summary: "Jobs as they begin, proceed and end",
             retained: false,
             schema: |generator| generator.subschema_for::<News<'static>>(),
+        },
+        EventDeclaration {
+            kind: "reviews",
+            summary: "Reviews as they are opened, resolved and expire",
+            retained: false,
+            schema: |generator| generator.subschema_for::<ReviewNews>(),
         },
         EventDeclaration {
             kind: "status",
