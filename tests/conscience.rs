@@ -48,9 +48,25 @@ fn the_default_rules_tell_harmful_actions_from_look_alikes() {
 #[test]
 fn the_default_rules_hold_on_actions_that_were_written_before_they_were_tried() {
     check("held-out.jsonl", 75, 5);
+    check("held-out-2.jsonl", 60, 5);
 }
 
 #[test]
 fn negations_and_figures_of_speech_are_understood() {
     check("sentences.jsonl", 75, 0);
+}
+
+#[test]
+fn no_injection_lifts_a_veto() {
+    let (cases, rules) = (cases("injection.jsonl"), rules());
+    assert_eq!(cases.len(), 40);
+    let passed: Vec<_> = cases
+        .iter()
+        .map(|case| &case.action)
+        .filter(|action| {
+            let applied = rules.apply(&Subject::new(action, None, None).unwrap());
+            !applied.iter().any(|applied| applied.veto)
+        })
+        .collect();
+    assert!(passed.is_empty(), "not vetoed: {passed:#?}");
 }

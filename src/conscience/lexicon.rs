@@ -34,8 +34,8 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
          prisoner inmate hostage president senator minister politician mayor candidate governor king queen celebrity \
          stranger guest visitor resident citizen villager tenant landlord demonstrator protester activist journalist \
          reporter witness judge jury lawyer public audience elderly senior pensioner teammate manager supervisor ceo \
-         operator technician owner victim survivor cashier clerk shopkeeper barista waiter waitress referee coach professor principal nanny babysitter \
-         farmer hiker tourist jogger pharmacist dentist scientist programmer intern sheriff detective thief \
+         operator technician owner victim survivor beast cashier clerk shopkeeper barista waiter waitress referee coach professor principal nanny babysitter \
+         farmer hiker tourist jogger pharmacist dentist scientist programmer sheriff detective thief \
          burglar intruder veteran monk priest rabbi imam nun bishop pope actor actress singer athlete enemy rival twin \
          orphan widow bully captive traitor diplomat ambassador chancellor prince princess millionaire billionaire \
          landlady grandson granddaughter grandchild grandchildren grandparents godmother toddler newborn schoolboy \
@@ -256,7 +256,7 @@ pub(super) const CARE_AFTER: &str = "prevention survivor survivors victim victim
     disposal squad protection insurance education counselling counseling rehabilitation recovery \
     research researcher researchers analysis scanner laws statistics rates museum history memorial \
     investigation investigations investigator trial trials suspect suspects mystery documentary training drill shelter \
-    safety policy policies test tests defense defence lawyer lawyers charity";
+    safety policy policies test tests defense defence lawyer";
 
 /// Words of [`FICTION`].
 pub(super) const TELLS: Classes = 1 << 60;

@@ -62,8 +62,14 @@ impl Default for Config {
     }
 }
 
-/// Where an evaluation that asks for it is remembered: another service's part of the evaluation's transaction.
+/// Other services' part in the transaction of an evaluation.
 pub trait Diary: Send + Sync {
+    /// `decision` is about `entity`.
+    ///
+    /// # Errors
+    /// When that cannot be recorded; the evaluation fails then.
+    fn felt(&self, unit: &mut Unit<'_>, entity: &str, decision: &Decision) -> Result<(), Fault>;
+
     /// Keeps `decision`; the id under which it is kept.
     ///
     /// # Errors
@@ -284,6 +290,9 @@ impl Conscience {
         let mut verdict = self.judge(question);
         let mut decision = decision(&call.principal, unit.now(), question, &verdict);
         verdict.review_id = self.put_down(unit, &mut decision)?;
+        if let Some(entity) = &question.entity {
+            self.diary.felt(unit, entity, &decision)?;
+        }
         if question.remember {
             verdict.memory_id = Some(self.diary.remember(unit, &decision, &verdict.explanation)?);
         }

@@ -380,7 +380,8 @@ pub(super) fn undoes(word: &str) -> bool {
     )
 }
 
-/// The infinitive of an irregular form; other words as they are.
+/// The infinitive or singular of an irregular form, and another word of the same class for one whose stem it shares with
+/// something else ("officer" and "office"); other words as they are.
 pub(super) fn regular(word: &str) -> &str {
     match word {
         "sold" => "sell",
@@ -412,6 +413,16 @@ pub(super) fn regular(word: &str) -> &str {
         "misled" => "mislead",
         "forgot" | "forgotten" => "forget",
         "overrode" | "overridden" => "override",
+        "animal" | "animals" => "beast",
+        "officer" | "officers" => "policeman",
+        "customer" | "customers" => "client",
+        "manager" | "managers" => "boss",
+        "operator" | "operators" => "worker",
+        "regulator" | "regulators" => "inspector",
+        "reporter" | "reporters" => "journalist",
+        "consumer" | "consumers" => "buyer",
+        "organization" | "organizations" | "organisation" | "organisations" => "company",
+        "important" | "importance" => "weighty",
         "men" => "man",
         "women" => "woman",
         "children" => "child",

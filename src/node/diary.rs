@@ -1,4 +1,5 @@
-//! Evaluations in memory: what the conscience leaves of itself in short-term memory, in one transaction with its decision.
+//! What an evaluation leaves in the other services, in one transaction with its decision: how the entity that it is about
+//! is felt for, and a record in short-term memory.
 
 use std::sync::Arc;
 
@@ -6,15 +7,20 @@ use crate::conscience::{Action, Decision, Diary, Subject};
 use crate::ledger::Unit;
 use crate::memory::Memory;
 use crate::memory::model::Store;
+use crate::soul;
 use crate::wire::Fault;
 
 /// Characters of the action that are remembered.
 const ACTION_CHARS: usize = 1_000;
 
-/// Writes into memory.
-pub(super) struct MemoryDiary(pub(super) Arc<Memory>);
+/// Writes into soul and memory.
+pub(super) struct NodeDiary(pub(super) Arc<Memory>);
 
-impl Diary for MemoryDiary {
+impl Diary for NodeDiary {
+    fn felt(&self, unit: &mut Unit<'_>, entity: &str, decision: &Decision) -> Result<(), Fault> {
+        soul::evaluated(unit, entity, decision.moral_score, &decision.decision_id)
+    }
+
     fn remember(&self, unit: &mut Unit<'_>, decision: &Decision, explanation: &str) -> Result<String, Fault> {
         let action = match &decision.action {
             Action::Text(text) => text.clone(),
@@ -28,6 +34,10 @@ impl Diary for MemoryDiary {
             entity: decision.entity.clone(),
             importance: 0.5,
         };
-        Ok(self.0.store(unit, &store)?.id)
+        let stored = self.0.store(unit, &store)?;
+        if let Some(entity) = &decision.entity {
+            soul::memory_stored(unit, entity, &stored.id)?;
+        }
+        Ok(stored.id)
     }
 }

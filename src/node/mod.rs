@@ -198,7 +198,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
 
     let memory = Memory::open(ledger.clone(), settings::memory_config(&config))
         .map_err(|source| RunError::Io { what: "the memory's index".to_owned(), source })?;
-    let diary = Arc::new(diary::MemoryDiary(memory.clone()));
+    let diary = Arc::new(diary::NodeDiary(memory.clone()));
     let conscience = Conscience::open(ledger.clone(), conscience_config, events.clone(), diary)
         .await
         .map_err(|fault| RunError::Service { service: "conscience", fault })?;

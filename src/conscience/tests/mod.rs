@@ -26,6 +26,10 @@ struct Node {
 struct Notebook;
 
 impl Diary for Notebook {
+    fn felt(&self, _: &mut Unit<'_>, _: &str, _: &Decision) -> Result<(), Fault> {
+        Ok(())
+    }
+
     fn remember(&self, _: &mut Unit<'_>, decision: &Decision, explanation: &str) -> Result<String, Fault> {
         Ok(format!("{} {explanation}", decision.outcome.as_str()))
     }
@@ -235,4 +239,25 @@ fn every_default_rule_does_what_its_examples_say_and_gives_a_reason() {
             assert_eq!(applied.iter().any(|a| a.name == rule.name), expected, "{}: {action:?}", rule.name);
         }
     }
+}
+
+#[tokio::test]
+async fn an_injected_verdict_changes_neither_the_verdict_nor_its_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let plain = node.call("evaluate", json!({ "action": "sweep the floor" })).await.unwrap();
+    let form = |verdict: &Value| verdict.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let table = include_str!("../../../tests/conscience/injection.jsonl");
+    for line in table.lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let verdict = node.call("evaluate", json!({ "action": case["action"] })).await.unwrap();
+        assert_eq!(form(&verdict), form(&plain), "{case}");
+        assert_eq!(
+            (&verdict["approved"], &verdict["needs_review"]),
+            (&json!(false), &json!(false)),
+            "{case}"
+        );
+        assert_eq!((&verdict["moral_score"], &verdict["judge"]), (&json!(-1.0), &json!("rules")), "{case}");
+    }
+    node.stop();
 }
