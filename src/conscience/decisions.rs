@@ -118,7 +118,11 @@ impl ListDecisions {
 
 /// Decisions that wait to be put down.
 #[derive(Debug, Default)]
-pub(super) struct Journal(Mutex<Vec<Decision>>);
+pub(super) struct Journal {
+    waiting: Mutex<Vec<Decision>>,
+    /// Held while decisions are put down, so that whoever has flushed finds all that waited before.
+    flushing: tokio::sync::Mutex<()>,
+}
 
 impl Journal {
     /// Has `decision` put down soon.
@@ -139,6 +143,7 @@ impl Journal {
     /// # Errors
     /// When the ledger cannot be written.
     pub(super) async fn flush(&self, ledger: &Ledger) -> Result<(), Fault> {
+        let _alone = self.flushing.lock().await;
         loop {
             let batch: Vec<_> = {
                 let mut waiting = self.waiting();
@@ -160,7 +165,7 @@ impl Journal {
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Decision>> {
         // A panic elsewhere leaves whole decisions.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

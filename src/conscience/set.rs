@@ -55,6 +55,11 @@ impl Prepared {
         if patterns.is_empty() {
             patterns = derive::patterns(&rule, &stemmer);
         }
+        if patterns.is_empty() {
+            return Err(Fault::invalid(
+                "patterns: expected at least one, or a description that says what is meant",
+            ));
+        }
         let exceptions = rule
             .exceptions
             .iter()
