@@ -17,8 +17,17 @@ const CONTENT_CHARS: usize = 100;
 #[derive(clap::Args, Debug)]
 #[command(after_help = client::HELP)]
 pub(super) struct Evaluate {
-    /// The action, in words
+    /// The action: in words, or as a JSON object `{"tool": …, "args": …}`
     text: String,
+    /// What else is known
+    #[arg(long)]
+    context: Option<String>,
+    /// Whom the action is about
+    #[arg(long)]
+    entity: Option<String>,
+    /// Keep the evaluation in short-term memory
+    #[arg(long)]
+    remember: bool,
     #[command(flatten)]
     reach: Reach,
 }
@@ -30,7 +39,15 @@ impl Evaluate {
             verdict if verdict["needs_review"] == true => Exit::NeedsReview,
             _ => Exit::NotApproved,
         };
-        ask(&self.reach, shared, "conscience/evaluate", &json!({ "action": self.text }), show_verdict, judge)
+        // Words are no JSON object, so a call is told by being one.
+        let call = serde_json::from_str::<Value>(&self.text).ok().filter(|call| call["tool"].is_string());
+        let payload = given([
+            ("action", call.unwrap_or_else(|| json!(self.text))),
+            ("context", json!(self.context)),
+            ("entity", json!(self.entity)),
+            ("remember", if self.remember { json!(true) } else { Value::Null }),
+        ]);
+        ask(&self.reach, shared, "conscience/evaluate", &payload, show_verdict, judge)
     }
 }
 

@@ -17,6 +17,8 @@ mod ledger;
 mod memory;
 mod nodes;
 pub mod profile;
+mod reviews;
+mod rules;
 mod run;
 mod soul;
 mod token;
@@ -103,6 +105,9 @@ enum Command {
     Status(ask::Status),
     Nodes(nodes::Args),
     Soul(soul::Args),
+    Rules(rules::Args),
+    Reviews(reviews::Reviews),
+    Decisions(reviews::Decisions),
     Watch(watch::Args),
     Call(call::Args),
     Config(config::Args),
@@ -136,6 +141,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(args) => args.run(&cli.shared),
         Command::Nodes(args) => args.run(&cli.shared),
         Command::Soul(args) => args.run(&cli.shared),
+        Command::Rules(args) => args.run(&cli.shared),
+        Command::Reviews(args) => args.run(&cli.shared),
+        Command::Decisions(args) => args.run(&cli.shared),
         Command::Watch(args) => args.run(&cli.shared),
         Command::Call(args) => args.run(&cli.shared),
         Command::Config(args) => args.run(&cli.shared),

@@ -270,6 +270,15 @@ section! {
         approve_at: f64 = "approve_at", Float(-1.0, 1.0), Is("0.0"), "";
         /// An action with a lower score is refused; one from here up to `approve_at` needs a review.
         refuse_below: f64 = "refuse_below", Float(-1.0, 1.0), Is("-0.25"), "";
+        /// File of rules (TOML) that are put in force at each start, besides those that commands have set; a rule that
+        /// is taken out of the file goes at the next start.
+        rules_file: Option<PathBuf> = "rules_file", Path(Holds::Public), Unset, r#""/etc/orchd/rules.toml""#;
+        /// How long a review waits for a person; then its action counts as refused.
+        review_expiry: Duration = "review_expiry_s", Integer(1, 31_536_000, Seconds), Is("86_400"), "";
+        /// How long decisions are kept, and reviews once they are resolved.
+        decisions: Duration = "decisions_hours", Integer(1, 87_600, Hours), Is("720"), "";
+        /// How many decisions are kept at most; beyond that the oldest are forgotten first.
+        decision_rows: u64 = "decision_rows", Integer(100, 10_000_000, Count), Is("100_000"), "";
     }
 }
 

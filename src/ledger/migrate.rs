@@ -26,6 +26,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { number: 4, sql: include_str!("../../migrations/0004_soul.sql") },
     Migration { number: 5, sql: include_str!("../../migrations/0005_llm.sql") },
     Migration { number: 6, sql: include_str!("../../migrations/0006_memory_lifecycle.sql") },
+    Migration { number: 7, sql: include_str!("../../migrations/0007_conscience_rules.sql") },
 ];
 
 /// Why the schema could not be brought up to date, or not back.

@@ -123,12 +123,7 @@ impl Memory {
 
     /// The hits that are wanted and one more, where there are as many. One search does, unless more of what it found is
     /// gone from the ledger than was to spare.
-    fn pages(
-        &self,
-        shards: &[ShardState],
-        asked: &Asked,
-        after: Option<Place>,
-    ) -> Result<Page, Fault> {
+    fn pages(&self, shards: &[ShardState], asked: &Asked, after: Option<Place>) -> Result<Page, Fault> {
         let limit = asked.limit + 1 + SPARE;
         let Asked { words, filter, now, count, .. } = asked;
         let mut request = Request {

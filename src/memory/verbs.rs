@@ -16,6 +16,7 @@ use super::store::{self, Kept};
 use super::versions;
 use crate::clock::Timestamp;
 use crate::ledger::Unit;
+use crate::soul;
 use crate::wire::{Code, Fault};
 
 /// Old versions of one record that are kept at most, however long they would be.
@@ -74,6 +75,9 @@ impl Memory {
             checksum,
         };
         let sequence = store::insert(unit, &self.seal, &self.config.limits, &record)?;
+        if let Some(entity) = &record.entity {
+            soul::memory_stored(unit, entity, &record.id)?;
+        }
         self.changed(unit, What::Stored, &record);
         Ok(Stored {
             id: record.id,
@@ -116,6 +120,7 @@ impl Memory {
         let old = store::find(unit, &self.seal, &request.id)?.ok_or_else(no_such_record)?;
         if request.purge {
             store::purge(unit, old.key, true, false)?.ok_or_else(no_such_record)?;
+            soul::memory_removed(unit, &old.record.id)?;
             self.changed(unit, What::Purged, &old.record);
             self.erase_after(unit);
             return Ok(Forgotten { forgotten: true, purged: true, purge_after: None });

@@ -4,6 +4,7 @@ use schemars::{Schema, SchemaGenerator};
 
 use super::presence::{Capabilities, ErrorEvent};
 use super::state::Status;
+use crate::conscience::ReviewNews;
 use crate::engine::jobs::News;
 use crate::memory::news::MemoryNews;
 
@@ -52,6 +53,12 @@ pub fn event_declarations() -> Vec<EventDeclaration> {
             summary: "Records that changed, gathered for half a second",
             retained: false,
             schema: |generator| generator.subschema_for::<MemoryNews>(),
+        },
+        EventDeclaration {
+            kind: "reviews",
+            summary: "Reviews as they are opened, resolved and expire",
+            retained: false,
+            schema: |generator| generator.subschema_for::<ReviewNews>(),
         },
         EventDeclaration {
             kind: "status",

@@ -5,6 +5,7 @@
 //! the link says goodbye, the ledger closes. It takes at most 5 s, with the broker gone too.
 
 mod declared;
+mod diary;
 mod presence;
 mod service;
 mod settings;
@@ -77,6 +78,14 @@ pub enum RunError {
     /// The models.
     #[error("llm could not start: {0}")]
     Llm(#[from] llm::OpenError),
+    /// The rule file.
+    #[error("conscience.rules_file {}: {reason}", path.display())]
+    Rules {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A port or thread.
     #[error("{what}: {source}")]
     Io {
@@ -186,13 +195,16 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let names = Names::new(&config.node.root, &config.node.name).ok_or(RunError::Names)?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let health = Health::new(STALL_AFTER);
+    let conscience_config = settings::conscience_config(&config).await?;
     let ledger = settings::open_ledger(&config, &metrics, clock.clone()).await?;
+    let events = Events::default();
 
     let seal = tokio::task::block_in_place(|| settings::memory_seal(&config))?;
     let memory = Memory::open(ledger.clone(), seal, settings::memory_config(&config))
         .map_err(|source| RunError::Io { what: "the memory's index".to_owned(), source })?;
     memory.prepare().await.map_err(|fault| RunError::Service { service: "memory", fault })?;
-    let conscience = Conscience::open(&ledger, settings::thresholds(&config))
+    let diary = Arc::new(diary::NodeDiary(memory.clone()));
+    let conscience = Conscience::open(ledger.clone(), conscience_config, events.clone(), diary)
         .await
         .map_err(|fault| RunError::Service { service: "conscience", fault })?;
 
@@ -205,7 +217,6 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         clock.clone(),
     );
     let publisher: Arc<dyn Publish> = Arc::new(publisher);
-    let events = Events::default();
     let jobs = Jobs::new(config.limits.jobs_in_flight);
     let (reload, reload_asked) = watch::channel(0);
     let state = Arc::new(NodeState::new(
@@ -251,6 +262,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         state: state.clone(),
         presence: presence.clone(),
         memory,
+        conscience: conscience.clone(),
     };
     let hooks = Hooks {
         presence: presence.clone(),
@@ -274,6 +286,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         running.memory.clone().upkeep(events.clone(), running.stop.clone()),
     );
     spawn(&mut core, "the monitor", running.clone().monitor());
+    spawn(&mut core, "the conscience", conscience.keep_house(running.stop.clone()));
     spawn(
         &mut core,
         "the heartbeat",
@@ -364,6 +377,7 @@ struct Running {
     state: Arc<NodeState>,
     presence: Arc<NodePresence>,
     memory: Arc<Memory>,
+    conscience: Arc<Conscience>,
 }
 
 impl Running {
@@ -398,6 +412,9 @@ impl Running {
             self.metrics.ledger_wal_bytes(stats.wal_bytes());
             self.metrics.queue_depth("ledger", ledger.queued());
             let engine = self.state.engine();
+            for (cache, stats) in self.conscience.cache_stats() {
+                self.metrics.cache_requests(cache, stats.hits, stats.misses);
+            }
             self.metrics.outbox_open(engine.map_or(0, Engine::outbox_open));
             self.metrics.queue_depth("running", engine.map_or(0, Engine::running));
             // Sizes on disk need a walk through the index: every ten seconds is enough.
@@ -443,6 +460,11 @@ async fn shut_down(
         let _ = tokio::time::timeout(GOODBYE_LIMIT, ended).await;
     }
     core.shutdown().await;
+    match tokio::time::timeout(CLOSE_LIMIT, running.conscience.flush()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the last decisions could not be put down"),
+        Err(_) => tracing::warn!("putting down the last decisions took too long"),
+    }
     let (memory, ledger) = (running.memory.clone(), ledger.clone());
     let closed = tokio::task::spawn_blocking(move || {
         memory.close();

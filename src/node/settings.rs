@@ -165,11 +165,29 @@ pub(super) fn llm_config(config: &Config) -> llm::Config {
     }
 }
 
-pub(super) const fn thresholds(config: &Config) -> conscience::Thresholds {
-    conscience::Thresholds {
-        approve_at: config.conscience.approve_at,
-        refuse_below: config.conscience.refuse_below,
-    }
+/// How the conscience judges, with the rules of the rule file.
+pub(super) async fn conscience_config(config: &Config) -> Result<conscience::Config, RunError> {
+    let settings = &config.conscience;
+    let rules = match &settings.rules_file {
+        None => None,
+        Some(path) => {
+            let wrong = |reason: String| RunError::Rules { path: path.clone(), reason };
+            let toml = tokio::fs::read_to_string(path).await.map_err(|error| wrong(error.to_string()))?;
+            let rules = conscience::read_rules(&toml).map_err(|fault| wrong(fault.message))?;
+            conscience::check_rules(rules.clone()).map_err(|fault| wrong(fault.message))?;
+            Some(rules)
+        }
+    };
+    Ok(conscience::Config {
+        thresholds: conscience::Thresholds {
+            approve_at: settings.approve_at,
+            refuse_below: settings.refuse_below,
+        },
+        review_expiry: settings.review_expiry,
+        keep_decisions: settings.decisions,
+        decision_rows: settings.decision_rows,
+        rules,
+    })
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ struct Inner {
     llm_requests: Family<Counter, 2>,
     llm_duration: Family<Histogram, 1>,
     llm_tokens: Family<Counter, 1>,
+    cache_requests: Family<Counter, 2>,
     memory_records: Family<Gauge, 1>,
     index_bytes: Family<Gauge, 1>,
     connected: Gauge,
@@ -127,6 +128,12 @@ impl Metrics {
                 "orchd_llm_tokens_total",
                 ["provider"],
                 "Tokens of questions and answers, as the provider counts.",
+            ),
+            cache_requests: Family::new(
+                r,
+                "orchd_cache_requests_total",
+                ["cache", "result"],
+                "Requests to a cache, by result: hit or miss.",
             ),
             memory_records: Family::new(
                 r,
@@ -267,6 +274,12 @@ impl Metrics {
     /// Tokens that an answer took.
     pub fn llm_tokens(&self, provider: &'static str, tokens: u64) {
         self.0.llm_tokens.with([provider], |c| c.increment(tokens));
+    }
+
+    /// How often a cache had what it was asked for since the start, and how often not.
+    pub fn cache_requests(&self, cache: &'static str, hits: u64, misses: u64) {
+        self.0.cache_requests.with([cache, "hit"], |c| c.absolute(hits));
+        self.0.cache_requests.with([cache, "miss"], |c| c.absolute(misses));
     }
 
     /// Records in a memory layer.

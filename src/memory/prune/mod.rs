@@ -23,6 +23,7 @@ use super::{Memory, store, upkeep};
 use crate::clock::Timestamp;
 use crate::engine::jobs::Progress;
 use crate::ledger::Unit;
+use crate::soul;
 use crate::wire::{Code, Fault};
 
 /// Longest time that one unit removes records.
@@ -279,7 +280,10 @@ impl Memory {
             {
                 continue;
             }
-            gone.extend(store::purge(unit, *key, why.follow, why.spare_pinned)?.map(|purged| purged.id));
+            if let Some(purged) = store::purge(unit, *key, why.follow, why.spare_pinned)? {
+                soul::memory_removed(unit, &purged.id)?;
+                gone.push(purged.id);
+            }
             if started.elapsed() >= UNIT_TIME {
                 break;
             }
