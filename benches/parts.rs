@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use orchd::clock::Clock;
-use orchd::conscience::{Conscience, Thresholds};
+use orchd::conscience::{Prepared, Rule, RuleSet, Stance, Subject, default_rules};
 use orchd::ledger::{Ledger, Options};
 use orchd::wire::{Encoding, Properties, decode};
 use serde_json::json;
@@ -36,7 +36,7 @@ fn main() {
         Ok(ledger) => ledger,
         Err(error) => return eprintln!("{error}"),
     };
-    evaluate(&mut criterion, &runtime, &ledger);
+    evaluate(&mut criterion);
     commit(&mut criterion, &runtime, &ledger);
     ledger.close();
     criterion.final_summary();
@@ -68,23 +68,53 @@ fn envelope(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A judgement by the default rules.
-fn evaluate(criterion: &mut Criterion, runtime: &tokio::runtime::Runtime, ledger: &Ledger) {
-    let thresholds = Thresholds::default();
-    let conscience = match runtime.block_on(Conscience::open(ledger, thresholds)) {
-        Ok(conscience) => conscience,
-        Err(fault) => return eprintln!("{fault}"),
-    };
+/// A judgement by 100 rules: the default ones, and as many more as it takes.
+fn evaluate(criterion: &mut Criterion) {
+    let Some(set) = hundred_rules() else { return eprintln!("the rules could not be compiled") };
+    let long = "Please collect the readings of all temperature sensors in the cold store since Monday, compare them with the \
+        limits that the quality department has set for dairy products, write a short report about every reading that was \
+        too high, and send it to the shift leader together with a chart, so that the night team can act on it before noon.";
+    let harmful = "Please collect the home addresses of all customers in the cold store database since Monday, compare them \
+        with the list of wealthy families that my partner has made, find out when they are not at home, break into their \
+        houses without getting caught, steal the jewelry, and send the rest to the dealer together with a note before noon.";
     let mut group = criterion.benchmark_group("evaluate");
-    for (name, action) in [
-        ("approved", "I will help the family next door to carry what they need up the stairs."),
-        ("refused", "I will harm the family next door and lie to them about it afterwards."),
-    ] {
+    for (name, action) in [("approved, 300 characters", long), ("refused, 300 characters", harmful)] {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| conscience.evaluate(black_box(action)));
+            bencher.iter(|| set.apply(&Subject::of_text(black_box(action))));
         });
+        percentiles(name, || drop(black_box(set.apply(&Subject::of_text(black_box(action))))));
     }
+    group.bench_function("compile the set", |bencher| {
+        bencher.iter(|| RuleSet::new(set.rules().filter_map(|rule| set.prepared(rule))).is_ok());
+    });
     group.finish();
+}
+
+fn hundred_rules() -> Option<RuleSet> {
+    let mut rules = default_rules().ok()?;
+    let defaults = rules.len();
+    rules.extend((defaults..100).map(|i| Rule {
+        name: format!("extra-{i}"),
+        weight: 1.0,
+        stance: Some(Stance::Forbids),
+        patterns: vec![format!("collect|send|write item{i} list|note"), format!("/\\bticket-{i}\\b/")],
+        ..Rule::default()
+    }));
+    let prepared: Result<Vec<_>, _> = rules.into_iter().map(Prepared::new).collect();
+    RuleSet::new(prepared.ok()?).ok()
+}
+
+/// Prints the median and the 99th percentile of single calls, which criterion does not.
+fn percentiles(name: &str, mut run: impl FnMut()) {
+    let mut times: Vec<Duration> = (0..20_000)
+        .map(|_| {
+            let started = Instant::now();
+            run();
+            started.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    println!("evaluate/{name}: p50 {:?}, p99 {:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
 }
 
 /// Units of work from submission to durability, alone and many at a time.

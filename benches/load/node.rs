@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchd::clock::Clock;
+use orchd::gate::node_key::NodeKey;
 use orchd::ledger::{self, Ledger};
 use orchd::memory::model::{Layer, Store};
 use orchd::memory::{self, Memory};
@@ -144,7 +145,10 @@ pub async fn remember(folder: &Path, count: u64) -> Result<(), Failure> {
         Ledger::open(&state, &ledger::Options::default(), Clock::system())
     });
     let ledger = opened.await??;
-    let memory = Memory::open(ledger.clone(), memory::Config::default())?;
+    let key = NodeKey::load_or_create(&folder.join("state").join("node.key"))?;
+    let seal = memory::Seal::new(key.hmac(memory::Seal::PURPOSE));
+    let memory = Memory::open(ledger.clone(), seal, memory::Config::default())?;
+    memory.prepare().await?;
     for first in (0..count).step_by(BATCH as usize) {
         let memory = memory.clone();
         let write = move |unit: &mut ledger::Unit<'_>| {
@@ -168,11 +172,5 @@ pub async fn remember(folder: &Path, count: u64) -> Result<(), Failure> {
 }
 
 fn record(number: u64) -> Store {
-    Store {
-        content: content(number),
-        layer: Layer::Semantic,
-        tags: vec!["seed".to_owned()],
-        entity: None,
-        importance: 0.5,
-    }
+    Store { layer: Layer::Semantic, tags: vec!["seed".to_owned()], ..Store::new(content(number)) }
 }

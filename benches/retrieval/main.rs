@@ -11,19 +11,19 @@
 //! to show what ranking by them costs where they say nothing.
 
 mod ndcg;
+#[path = "../support/mod.rs"]
+mod support;
 mod trec;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
-use orchd::clock::{Clock, Timestamp};
-use orchd::ledger::{Ledger, Options};
 use orchd::memory::index::Analysis;
-use orchd::memory::{Config, Memory, Ranking, Rankings};
+use orchd::memory::model::Layer;
+use orchd::memory::{Config, Ranking, Rankings};
+use support::{Failure, Measured, exit};
 use trec::Collection;
 
 /// What nDCG@10 should reach.
@@ -35,18 +35,10 @@ const TOGETHER: usize = 512;
 const NOW: i64 = 1_795_000_000_000;
 const DAY_MS: i64 = 86_400_000;
 
-type Failure = Box<dyn std::error::Error>;
 type Hits = HashMap<String, Vec<(String, f64)>>;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(run())
 }
 
 fn run() -> Result<bool, Failure> {
@@ -97,21 +89,35 @@ fn run() -> Result<bool, Failure> {
         std::fs::write(&out, as_run(&found))?;
     }
 
-    println!("Ages up to a year and importance from 0 to 1, both at random:\n");
+    println!("Ages and importance at random, which is the worst that they can say:\n");
     println!(
-        "| text | recency | importance | half-life, days | nDCG@{DEPTH} | kept |\n|---|---|---|---|---|---|"
+        "| layer | text | recency | importance | half-life, days | ages up to, days | nDCG@{DEPTH} | kept |"
     );
-    for (recency, importance) in [(0.0, 0.0), (0.02, 0.02), (0.05, 0.05), (0.1, 0.05), (0.1, 0.1), (0.2, 0.1)]
-    {
-        let ranking = Ranking { text: 1.0 - recency - importance, recency, importance, ..Ranking::default() };
-        let found = runtime.block_on(hits(&collection, all, Rankings::new(|_| ranking), Some(365)))?;
+    println!("|---|---|---|---|---|---|---|---|");
+    let noisy = |name: &str, ranking: Ranking, days: i64| -> Result<(), Failure> {
+        let found = runtime.block_on(hits(&collection, all, Rankings::new(|_| ranking), Some(days)))?;
         let score = score(&collection, &found);
+        let Ranking { text, recency, importance, half_life_days } = ranking;
+        let kept = 100.0 * score / whole;
         println!(
-            "| {:.2} | {recency:.2} | {importance:.2} | {} | {score:.4} | {:.1} % |",
-            ranking.text,
-            ranking.half_life_days,
-            100.0 * score / whole
+            "| {name} | {text:.2} | {recency:.2} | {importance:.2} | {half_life_days} | {days} | {score:.4} | {kept:.1} % |"
         );
+        Ok(())
+    };
+    // Each layer as it is configured, with ages up to what it is meant to keep.
+    let spans = [
+        (Layer::ShortTerm, 7),
+        (Layer::LongTerm, 365),
+        (Layer::Working, 30),
+        (Layer::Episodic, 730),
+        (Layer::Semantic, 730),
+    ];
+    for (layer, days) in spans {
+        noisy(layer.as_str(), *Rankings::default().of(layer), days)?;
+    }
+    for (recency, importance) in [(0.03, 0.03), (0.05, 0.05), (0.1, 0.05), (0.2, 0.1)] {
+        let ranking = Ranking { text: 1.0 - recency - importance, recency, importance, half_life_days: 30.0 };
+        noisy("–", ranking, 365)?;
     }
     Ok(!check || whole >= AIM)
 }
@@ -133,8 +139,9 @@ async fn hits(
     ages: Option<i64>,
 ) -> Result<Hits, Failure> {
     let dir = tempfile::tempdir()?;
-    let now = Arc::new(AtomicI64::new(NOW));
-    let (ledger, memory) = open(dir.path(), &now, analysis, rankings)?;
+    let mut config = Config { rankings, ..Config::default() };
+    config.index.analysis = analysis;
+    let memory = Measured::open(dir.path(), NOW, config)?;
     let mut random = fastrand::Rng::with_seed(7);
     let mut numbers = HashMap::new();
     let mut documents = collection.documents.clone();
@@ -144,56 +151,24 @@ async fn hits(
     let step = ages.map_or(0, |days| days * DAY_MS * TOGETHER as i64 / documents.len() as i64);
     let mut at = NOW - ages.unwrap_or(0) * DAY_MS;
     for group in documents.chunks(TOGETHER) {
-        now.store(at, Ordering::SeqCst);
+        memory.set_time(at);
         at += step;
-        let stores = group.iter().map(|(number, text)| {
+        let contents = group.iter().map(|(_, text)| {
             let importance = if ages.is_some() { random.f64() } else { 0.5 };
             // A memory has a content.
-            let content = if text.is_empty() { "-" } else { text };
-            let request = serde_json::json!({ "content": content, "importance": importance });
-            let (ledger, memory) = (&ledger, memory.clone());
-            async move {
-                let mut request: orchd::memory::model::Store = serde_json::from_value(request)?;
-                request.validate(10_000)?;
-                let stored = ledger.write(move |unit| memory.store(unit, &request)).await?;
-                Ok::<_, Failure>((stored.id, number.clone()))
-            }
+            (if text.is_empty() { "-".to_owned() } else { text.clone() }, importance)
         });
-        for stored in futures_util::future::join_all(stores).await {
-            let (id, number) = stored?;
-            numbers.insert(id, number);
-        }
+        let ids = memory.store(contents.collect()).await?;
+        numbers.extend(ids.into_iter().zip(group.iter().map(|(number, _)| number.clone())));
     }
-    now.store(NOW, Ordering::SeqCst);
+    memory.set_time(NOW);
     let mut found = HashMap::new();
     for (topic, text) in &collection.topics {
         let query = serde_json::json!({ "text": text, "limit": DEPTH, "consistency": "latest" });
-        let answer = memory.query(serde_json::from_value(query)?).await?.body;
-        if answer.partial {
-            return Err("an answer was partial".into());
-        }
-        let hits = answer.hits.into_iter().map(|hit| (numbers[&hit.record.id].clone(), hit.score)).collect();
-        found.insert(topic.clone(), hits);
+        let hits = memory.ask(query).await?.hits.into_iter();
+        found.insert(topic.clone(), hits.map(|hit| (numbers[&hit.record.id].clone(), hit.score)).collect());
     }
-    memory.close();
-    ledger.close();
     Ok(found)
-}
-
-fn open(
-    dir: &Path,
-    now: &Arc<AtomicI64>,
-    analysis: Analysis,
-    rankings: Rankings,
-) -> Result<(Ledger, Arc<Memory>), Failure> {
-    let now = now.clone();
-    let clock = Clock::from_fn(move || Timestamp::from_millis(now.load(Ordering::SeqCst)));
-    let ledger = Ledger::open(dir, &Options { reserve_bytes: 1 << 20, ..Options::default() }, clock)?;
-    let mut config = Config { rankings, ..Config::default() };
-    config.index.analysis = analysis;
-    config.latest_limit = std::time::Duration::from_secs(600);
-    let memory = Memory::open(ledger.clone(), config)?;
-    Ok((ledger, memory))
 }
 
 /// As `trec_eval` reads it.

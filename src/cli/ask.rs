@@ -1,5 +1,6 @@
 //! The friendly forms of the commands that people use every day: `evaluate`, `remember`, `recall`, `ping`, `status`.
 
+use std::fmt::Write as _;
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
@@ -16,8 +17,17 @@ const CONTENT_CHARS: usize = 100;
 #[derive(clap::Args, Debug)]
 #[command(after_help = client::HELP)]
 pub(super) struct Evaluate {
-    /// The action, in words
+    /// The action: in words, or as a JSON object `{"tool": …, "args": …}`
     text: String,
+    /// What else is known
+    #[arg(long)]
+    context: Option<String>,
+    /// Whom the action is about
+    #[arg(long)]
+    entity: Option<String>,
+    /// Keep the evaluation in short-term memory
+    #[arg(long)]
+    remember: bool,
     #[command(flatten)]
     reach: Reach,
 }
@@ -29,7 +39,15 @@ impl Evaluate {
             verdict if verdict["needs_review"] == true => Exit::NeedsReview,
             _ => Exit::NotApproved,
         };
-        ask(&self.reach, shared, "conscience/evaluate", &json!({ "action": self.text }), show_verdict, judge)
+        // Words are no JSON object, so a call is told by being one.
+        let call = serde_json::from_str::<Value>(&self.text).ok().filter(|call| call["tool"].is_string());
+        let payload = given([
+            ("action", call.unwrap_or_else(|| json!(self.text))),
+            ("context", json!(self.context)),
+            ("entity", json!(self.entity)),
+            ("remember", if self.remember { json!(true) } else { Value::Null }),
+        ]);
+        ask(&self.reach, shared, "conscience/evaluate", &payload, show_verdict, judge)
     }
 }
 
@@ -104,7 +122,7 @@ impl Remember {
 #[derive(clap::Args, Debug)]
 #[command(after_help = client::HELP)]
 pub(super) struct Recall {
-    /// Words, of which any may occur; "a phrase", +required, -excluded
+    /// Words, of which any may occur; "a phrase", +required, -excluded, tag:x, entity:x, layer:x
     text: Option<String>,
     /// Only this layer; may be repeated
     #[arg(long = "layer", value_name = "LAYER")]
@@ -118,6 +136,9 @@ pub(super) struct Recall {
     /// Most hits
     #[arg(long, value_name = "COUNT")]
     limit: Option<u32>,
+    /// What follows an earlier answer to the same search
+    #[arg(long)]
+    cursor: Option<String>,
     #[command(flatten)]
     reach: Reach,
 }
@@ -130,6 +151,7 @@ impl Recall {
             ("tags", list(&self.tags)),
             ("entity", json!(self.entity)),
             ("limit", json!(self.limit)),
+            ("cursor", json!(self.cursor)),
             // Who has just remembered something expects to find it.
             ("consistency", json!("latest")),
         ]);
@@ -137,7 +159,7 @@ impl Recall {
     }
 }
 
-fn show_hits(answer: &Answer) -> String {
+pub(super) fn show_hits(answer: &Answer) -> String {
     let found = answer.payload();
     let hits = found["hits"].as_array().map(Vec::as_slice).unwrap_or_default();
     let now = Clock::system().now();
@@ -158,6 +180,13 @@ fn show_hits(answer: &Answer) -> String {
             ]
         }));
         out.push_str(&table(&rows));
+    }
+    if found["plain_words"] == true {
+        out.push_str("(not a well-formed search: taken as plain words)\n");
+    }
+    if let Some(cursor) = found["cursor"].as_str() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "(of {}; the rest with --cursor {cursor})", cell(&found["total"]));
     }
     if found["partial"] == true {
         out.push_str("(the index is being rebuilt: there may be more)\n");
@@ -242,13 +271,13 @@ pub(super) fn ask(
 }
 
 /// An object of what was given.
-fn given<const N: usize>(members: [(&str, Value); N]) -> Value {
+pub(super) fn given<const N: usize>(members: [(&str, Value); N]) -> Value {
     let given = members.into_iter().filter(|(_, value)| !value.is_null());
     Value::Object(given.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>())
 }
 
 /// A list; null when it is empty.
-fn list(items: &[String]) -> Value {
+pub(super) fn list(items: &[String]) -> Value {
     if items.is_empty() { Value::Null } else { json!(items) }
 }
 

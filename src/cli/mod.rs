@@ -15,8 +15,11 @@ mod files;
 mod init;
 mod keys;
 mod ledger;
+mod memory;
 mod nodes;
 pub mod profile;
+mod reviews;
+mod rules;
 mod run;
 mod soul;
 mod token;
@@ -98,10 +101,14 @@ enum Command {
     Evaluate(ask::Evaluate),
     Remember(ask::Remember),
     Recall(ask::Recall),
+    Memory(memory::Args),
     Ping(ask::Ping),
     Status(ask::Status),
     Nodes(nodes::Args),
     Soul(soul::Args),
+    Rules(rules::Args),
+    Reviews(reviews::Reviews),
+    Decisions(reviews::Decisions),
     Watch(watch::Args),
     Call(call::Args),
     Config(config::Args),
@@ -131,10 +138,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Evaluate(args) => args.run(&cli.shared),
         Command::Remember(args) => args.run(&cli.shared),
         Command::Recall(args) => args.run(&cli.shared),
+        Command::Memory(args) => args.run(&cli.shared),
         Command::Ping(args) => args.run(&cli.shared),
         Command::Status(args) => args.run(&cli.shared),
         Command::Nodes(args) => args.run(&cli.shared),
         Command::Soul(args) => args.run(&cli.shared),
+        Command::Rules(args) => args.run(&cli.shared),
+        Command::Reviews(args) => args.run(&cli.shared),
+        Command::Decisions(args) => args.run(&cli.shared),
         Command::Watch(args) => args.run(&cli.shared),
         Command::Call(args) => args.run(&cli.shared),
         Command::Config(args) => args.run(&cli.shared),

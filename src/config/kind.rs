@@ -20,6 +20,10 @@ pub enum Unit {
     Seconds,
     /// Hours.
     Hours,
+    /// Days.
+    Days,
+    /// Megabytes of 2^20 bytes.
+    Megabytes,
 }
 
 impl Unit {
@@ -32,6 +36,8 @@ impl Unit {
             Self::Milliseconds => " ms",
             Self::Seconds => " s",
             Self::Hours => " h",
+            Self::Days => " days",
+            Self::Megabytes => " MB",
         }
     }
 }
@@ -123,6 +129,7 @@ impl Value {
             Self::Integer(n, Unit::Milliseconds) => Some(Duration::from_millis(n)),
             Self::Integer(n, Unit::Seconds) => Some(Duration::from_secs(n)),
             Self::Integer(n, Unit::Hours) => Some(Duration::from_secs(n.saturating_mul(3_600))),
+            Self::Integer(n, Unit::Days) => Some(Duration::from_secs(n.saturating_mul(86_400))),
             _ => None,
         }
     }

@@ -33,7 +33,7 @@ pub use resolved::{
     Access, Auth, AuthMode, Broker, Config, Conscience, Control, Ledger, Limits, Listener, Log, LogFormat,
     Login, Memory, Node, Observe, Reply,
 };
-pub use rules::BrokerUrl;
+pub use rules::{BrokerUrl, Weights};
 
 /// Where the configuration file is when none is named.
 pub const DEFAULT_PATH: &str = "/etc/orchd/orchd.toml";

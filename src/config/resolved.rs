@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use super::keys::{Absent, Role, Section, choice, section};
 use super::kind::{Holds, Kind, Unit, Value};
-use super::rules::{self, BrokerUrl};
+use super::rules::{self, BrokerUrl, Weights};
 
 use Absent::Value as Is;
 use Absent::{Hostname, Required, StateDirectory, Unset};
 use Kind::{Bool, Choice, Float, Integer, Path, Paths, Text, Texts};
-use Unit::{Bytes, Count, Hours, Milliseconds, Seconds};
+use Unit::{Bytes, Count, Days, Hours, Megabytes, Milliseconds, Seconds};
 
 choice! {
     /// How the node logs in to its broker.
@@ -69,8 +69,9 @@ section! {
         state_dir: PathBuf = "state_dir", Path(Holds::Folder), StateDirectory(r#""/var/lib/orchd""#), "";
         /// Whether the node counts as started before it has reached its broker.
         start_offline: bool = "start_offline", Bool, Is("false"), "";
-        /// File that holds the node's own key, made at the first start. The signing keys of API keys are sealed with it:
-        /// without it no signature can be checked, so back it up with the state.
+        /// File that holds the node's own key, made at the first start. The seals of the memories are made with it, and the
+        /// signing keys of API keys are sealed with it: without it no memory is given out and no signature can be checked, so
+        /// back it up with the state.
         key_file: PathBuf = "key_file", Path(Holds::OwnSecret), Is(r#""{state_dir}/node.key""#), "";
     }
 }
@@ -205,6 +206,27 @@ section! {
     }
 }
 
+/// Languages that memories can be in.
+const LANGUAGES: &[&str] = &[
+    "danish",
+    "dutch",
+    "english",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hungarian",
+    "italian",
+    "norwegian",
+    "portuguese",
+    "romanian",
+    "russian",
+    "spanish",
+    "swedish",
+    "turkish",
+    "none",
+];
+
 section! {
     /// What the node remembers.
     "memory" Memory {
@@ -213,6 +235,82 @@ section! {
         /// How long changes are gathered before the search index is committed. Memories are safe before that: the
         /// index is made from the ledger.
         index_commit: Duration = "index_commit_ms", Integer(10, 60_000, Milliseconds), Is("500"), "";
+        /// Language of the memories, for stop words and stems; `none` for neither. With another one than before, the search
+        /// index is built anew.
+        language: String = "language", Choice(LANGUAGES), Is(r#""english""#), "";
+        /// How often the files of the search index are looked at, whether anyone has changed or removed one.
+        index_look: Duration = "index_look_s", Integer(1, 86_400, Seconds), Is("10"), "";
+        /// Folder that memories are exported and archived to, and imported from. Commands name files in it, never paths.
+        transfer_dir: PathBuf = "transfer_dir", Path(Holds::Folder), Is(r#""{state_dir}/transfer""#), "";
+        /// Records that a namespace may hold; 0 for any number.
+        namespace_max_records: u64 = "namespace_max_records", Integer(0, 1_000_000_000, Count), Is("0"), "";
+        /// Megabytes of contents that a namespace may hold; 0 for any number.
+        namespace_max_mb: u64 = "namespace_max_mb", Integer(0, 1_048_576, Megabytes), Is("0"), "";
+        /// Records that a user may hold; 0 for any number.
+        user_max_records: u64 = "user_max_records", Integer(0, 1_000_000_000, Count), Is("0"), "";
+        /// Megabytes of contents that a user may hold; 0 for any number.
+        user_max_mb: u64 = "user_max_mb", Integer(0, 1_048_576, Megabytes), Is("0"), "";
+        /// How long the old version of an updated record is kept; 0 keeps none.
+        history_days: u32 = "history_days", Integer(0, 36_500, Days), Is("30"), "";
+        /// How long a forgotten record can be brought back, before it is purged.
+        forgotten_days: u32 = "forgotten_days", Integer(0, 36_500, Days), Is("7"), "";
+        /// Time in which importance decays to one half, where it decides on promotion; 0 for no decay.
+        importance_half_life_days: f64 = "importance_half_life_days", Float(0.0, 36_500.0), Is("30.0"), "";
+        /// A record in `short_term` whose decayed importance is at least this is promoted to `long_term` before it expires.
+        promote_importance: f64 = "promote_importance", Float(0.0, 1.0), Is("0.6"), "";
+        /// A record in `short_term` that was recalled at least so often is promoted too; 0 for never.
+        promote_accesses: u64 = "promote_accesses", Integer(0, 1_000_000_000, Count), Is("3"), "";
+    }
+}
+
+section! {
+    /// How much text, recency and importance count in the score of a hit, for each layer, and after how many days
+    /// recency is one half. Only the proportions of the first three count.
+    "ranking" Ranking {
+        /// Weights in `short_term`.
+        short_term: Weights = "short_term", Text("weights", rules::weights), Is(r#""text 0.96, recency 0.02, importance 0.02, half_life_days 3""#), "";
+        /// Weights in `long_term`.
+        long_term: Weights = "long_term", Text("weights", rules::weights), Is(r#""text 0.96, recency 0.02, importance 0.02, half_life_days 90""#), "";
+        /// Weights in `working`.
+        working: Weights = "working", Text("weights", rules::weights), Is(r#""text 0.96, recency 0.02, importance 0.02, half_life_days 7""#), "";
+        /// Weights in `episodic`.
+        episodic: Weights = "episodic", Text("weights", rules::weights), Is(r#""text 0.96, recency 0.02, importance 0.02, half_life_days 90""#), "";
+        /// Weights in `semantic`: facts do not age.
+        semantic: Weights = "semantic", Text("weights", rules::weights), Is(r#""text 0.98, recency 0.0, importance 0.02, half_life_days 365""#), "";
+    }
+}
+
+section! {
+    /// How long memories are kept. Pruning removes what is older than its layer keeps it or, the oldest first, what does not
+    /// fit. Pinned records stay.
+    "retention" Retention {
+        /// Time from one pruning to the next; 0 for none but those that are asked for.
+        prune_interval: Duration = "prune_interval_hours", Integer(0, 8_760, Hours), Is("1"), "";
+        /// Share of all records above which a pruning waits for a confirmation, so that a clock that has jumped ahead does
+        /// not empty the memory.
+        max_share: f64 = "max_share", Float(0.0, 1.0), Is("0.5"), "";
+        /// A pruning that removes no more records than this needs no confirmation.
+        max_share_floor: u64 = "max_share_floor", Integer(0, 1_000_000_000, Count), Is("100"), "";
+        /// How long `short_term` keeps records; 0 for ever.
+        short_term_days: u32 = "short_term_days", Integer(0, 36_500, Days), Is("7"), "";
+        /// Most that `short_term` holds, contents and index; 0 for any number.
+        short_term_max_mb: u64 = "short_term_max_mb", Integer(0, 1_048_576, Megabytes), Is("1_024"), "";
+        /// How long `long_term` keeps records; 0 for ever.
+        long_term_days: u32 = "long_term_days", Integer(0, 36_500, Days), Is("365"), "";
+        /// Most that `long_term` holds, contents and index; 0 for any number.
+        long_term_max_mb: u64 = "long_term_max_mb", Integer(0, 1_048_576, Megabytes), Is("1_024"), "";
+        /// How long `working` keeps records; 0 for ever.
+        working_days: u32 = "working_days", Integer(0, 36_500, Days), Is("30"), "";
+        /// Most that `working` holds, contents and index; 0 for any number.
+        working_max_mb: u64 = "working_max_mb", Integer(0, 1_048_576, Megabytes), Is("1_024"), "";
+        /// How long `episodic` keeps records; 0 for ever.
+        episodic_days: u32 = "episodic_days", Integer(0, 36_500, Days), Is("730"), "";
+        /// Most that `episodic` holds, contents and index; 0 for any number.
+        episodic_max_mb: u64 = "episodic_max_mb", Integer(0, 1_048_576, Megabytes), Is("1_024"), "";
+        /// How long `semantic` keeps records; 0 for ever.
+        semantic_days: u32 = "semantic_days", Integer(0, 36_500, Days), Is("0"), "";
+        /// Most that `semantic` holds, contents and index; 0 for any number.
+        semantic_max_mb: u64 = "semantic_max_mb", Integer(0, 1_048_576, Megabytes), Is("1_024"), "";
     }
 }
 
@@ -223,6 +321,15 @@ section! {
         approve_at: f64 = "approve_at", Float(-1.0, 1.0), Is("0.0"), "";
         /// An action with a lower score is refused; one from here up to `approve_at` needs a review.
         refuse_below: f64 = "refuse_below", Float(-1.0, 1.0), Is("-0.25"), "";
+        /// File of rules (TOML) that are put in force at each start, besides those that commands have set; a rule that
+        /// is taken out of the file goes at the next start.
+        rules_file: Option<PathBuf> = "rules_file", Path(Holds::Public), Unset, r#""/etc/orchd/rules.toml""#;
+        /// How long a review waits for a person; then its action counts as refused.
+        review_expiry: Duration = "review_expiry_s", Integer(1, 31_536_000, Seconds), Is("86_400"), "";
+        /// How long decisions are kept, and reviews once they are resolved.
+        decisions: Duration = "decisions_hours", Integer(1, 87_600, Hours), Is("720"), "";
+        /// How many decisions are kept at most; beyond that the oldest are forgotten first.
+        decision_rows: u64 = "decision_rows", Integer(100, 10_000_000, Count), Is("100_000"), "";
     }
 }
 
@@ -313,7 +420,7 @@ section! {
 }
 
 /// All sections, in the order in which they are explained. `node` comes first: others refer to it.
-pub(super) static SECTIONS: [Section; 13] = [
+pub(super) static SECTIONS: [Section; 15] = [
     Node::SECTION,
     Broker::SECTION,
     Access::SECTION,
@@ -321,6 +428,8 @@ pub(super) static SECTIONS: [Section; 13] = [
     Reply::SECTION,
     Ledger::SECTION,
     Memory::SECTION,
+    Ranking::SECTION,
+    Retention::SECTION,
     Conscience::SECTION,
     Llm::SECTION,
     Observe::SECTION,
@@ -346,6 +455,10 @@ pub struct Config {
     pub ledger: Ledger,
     /// What it remembers.
     pub memory: Memory,
+    /// How what it remembers is ranked.
+    pub ranking: Ranking,
+    /// How long.
+    pub retention: Retention,
     /// How actions are judged.
     pub conscience: Conscience,
     /// Language models.
@@ -371,6 +484,8 @@ impl Config {
             reply: Reply::build(&get)?,
             ledger: Ledger::build(&get)?,
             memory: Memory::build(&get)?,
+            ranking: Ranking::build(&get)?,
+            retention: Retention::build(&get)?,
             conscience: Conscience::build(&get)?,
             llm: Llm::build(&get)?,
             observe: Observe::build(&get)?,

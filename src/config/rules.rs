@@ -77,6 +77,47 @@ impl FromStr for BrokerUrl {
     }
 }
 
+/// How much each part of a memory's score counts: `text 0.94, recency 0.04, importance 0.02, half_life_days 30`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weights {
+    /// Weight of the text's relevance.
+    pub text: f64,
+    /// Weight of recency.
+    pub recency: f64,
+    /// Weight of importance.
+    pub importance: f64,
+    /// After how many days recency is one half.
+    pub half_life_days: f64,
+}
+
+impl FromStr for Weights {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "write `text 0.94, recency 0.04, importance 0.02, half_life_days 30`";
+        let mut parts = text.split(',').map(|part| part.trim().split_once(' '));
+        let mut number = |name: &str, least: f64, most: f64| {
+            let part = parts.next().flatten().filter(|(found, _)| *found == name);
+            let number = part.and_then(|(_, number)| number.trim().parse::<f64>().ok());
+            number
+                .filter(|number| (least..=most).contains(number))
+                .ok_or_else(|| format!("{form}: expected {name} from {least} to {most}"))
+        };
+        let weights = Self {
+            text: number("text", 0.01, 1.0)?,
+            recency: number("recency", 0.0, 1.0)?,
+            importance: number("importance", 0.0, 1.0)?,
+            half_life_days: number("half_life_days", 0.01, 100_000.0)?,
+        };
+        if parts.next().is_some() { Err(form.to_owned()) } else { Ok(weights) }
+    }
+}
+
+/// The weights of a score.
+pub fn weights(text: &str) -> Result<(), String> {
+    text.parse::<Weights>().map(drop)
+}
+
 /// A URL of a broker.
 pub fn broker_url(text: &str) -> Result<(), String> {
     text.parse::<BrokerUrl>().map(drop)
@@ -219,6 +260,24 @@ mod tests {
         ] {
             let right = bad.parse::<BrokerUrl>().unwrap_err();
             assert!(right.contains("mqtts://") && !right.contains("secret"), "{bad}: {right}");
+        }
+    }
+
+    #[test]
+    fn weights_have_four_parts_in_their_ranges() {
+        let weights: Weights = "text 0.94, recency 0.04, importance 0.02, half_life_days 30".parse().unwrap();
+        assert_eq!(weights, Weights { text: 0.94, recency: 0.04, importance: 0.02, half_life_days: 30.0 });
+        for bad in [
+            "",
+            "0.9",
+            "text 0, recency 0.04, importance 0.02, half_life_days 30",
+            "text 1, recency -1, importance 0.02, half_life_days 30",
+            "text 1, recency NaN, importance 0.02, half_life_days 30",
+            "text 1, recency 0, importance 0",
+            "text 1, recency 0, importance 0, half_life_days 0",
+            "text 1, recency 0, importance 0, half_life_days 30, more 1",
+        ] {
+            assert!(bad.parse::<Weights>().unwrap_err().starts_with("write `text"), "{bad}");
         }
     }
 

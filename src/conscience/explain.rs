@@ -1,16 +1,16 @@
 //! One or two sentences that tell a person why. Pure.
 
-use super::model::{AppliedRule, Ruling, Stance};
+use super::model::{AppliedRule, Outcome, Stance};
 
 /// Most characters of a matched text that are quoted.
 const QUOTED: usize = 60;
 
-/// Why `ruling` came out as it did, from the rules that applied.
-pub(super) fn explain(ruling: Ruling, score: f64, applied: &[AppliedRule]) -> String {
-    let verdict = match ruling {
-        Ruling::Approved => "Approved",
-        Ruling::NeedsReview => "Needs review",
-        Ruling::Refused => "Refused",
+/// Why `outcome` came out as it did, from the rules that applied.
+pub(super) fn explain(outcome: Outcome, score: f64, applied: &[AppliedRule]) -> String {
+    let verdict = match outcome {
+        Outcome::Approved => "Approved",
+        Outcome::NeedsReview => "Needs review",
+        Outcome::Refused => "Refused",
     };
     let against = list(applied, Stance::Forbids);
     let speaks_for = list(applied, Stance::Favours);

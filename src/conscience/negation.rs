@@ -13,18 +13,18 @@ const REACH: usize = 6;
 /// How many words back a negation is looked for: bounds the work on a text without any punctuation.
 const LOOK_BACK: usize = 40;
 
-/// Whether the words before `first` cancel the match that begins there. `listed(i)` says whether word `i` is one that
-/// begins a match of the same rule, so that a list ("harm, injure or kill") stays under one negation.
-pub(super) fn cancels(tokens: &[Token], first: usize, listed: impl Fn(usize) -> bool) -> bool {
+/// Whether the words from `from` up to `first` cancel the match that begins there. `listed(i)` says whether word `i` is
+/// one that begins a match of the same rule, so that a list ("harm, injure or kill") stays under one negation.
+pub(super) fn cancels(tokens: &[Token], from: usize, first: usize, listed: impl Fn(usize) -> bool) -> bool {
     let bare = is_bare(&tokens[first].word);
     let mut seen = Seen::default();
     // Whether a relative clause or "from" stands between: "anyone who would harm", "from people that harm".
     let mut relative = false;
     let mut lets = false;
-    for at in (first.saturating_sub(LOOK_BACK)..first).rev() {
+    for at in (first.saturating_sub(LOOK_BACK).max(from)..first).rev() {
         let word = tokens[at].word.as_str();
         match tokens[at + 1].before {
-            Break::Clause => break,
+            Break::Field | Break::Clause | Break::Sentence => break,
             Break::Comma if !listed(at) => break,
             Break::Comma | Break::None => {}
         }
@@ -74,7 +74,9 @@ pub(super) fn cancels(tokens: &[Token], first: usize, listed: impl Fn(usize) -> 
             _ if words::undoes(word) => seen.undone += 1,
             _ => {
                 if let Some(reach) = words::prevents(word) {
-                    let binds = !bare || relative || word == "no" && between == 0;
+                    // Directly before it, and without "to", a verb that prevents takes a noun: "prevent any harm".
+                    let noun = tokens[at + 1..first].iter().all(|token| words::is_determiner(&token.word));
+                    let binds = !bare || relative || noun;
                     // "never let a day go by without harming": its own clause may deny the denial.
                     let denied = word == "without" && is_denied(tokens, at);
                     seen.denial(between <= reach && binds && !denied);
@@ -142,5 +144,6 @@ fn is_rhetorical(tokens: &[Token], at: usize) -> bool {
 
 /// A verb without ending, as in an order or an intent; "harming" and "forged" name or describe.
 fn is_bare(word: &str) -> bool {
-    !(word.ends_with("ing") || word.ends_with("ed") || matches!(word, "fake" | "false"))
+    let inflected = word.ends_with("ing") || word.ends_with("ed") || words::regular(word) != word;
+    !inflected && !matches!(word, "fake" | "false")
 }

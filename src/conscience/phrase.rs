@@ -1,37 +1,48 @@
 //! Patterns: phrases of words, and regular expressions.
 //!
-//! Pure. A phrase is a sequence of words, each one or more alternatives (`hurt|injure`) compared by English stem, or
-//! `<person>`. Between two words of a phrase may stand any determiners and up to [`MAX_GAP`] other words, but no
-//! punctuation that ends a clause or a list item, and no preposition: "hurt the old man" is `hurt <person>`, "hurt feelings
-//! about him" is not. A pattern between slashes is a regular expression, without regard to case.
+//! Pure. A phrase is a sequence of steps: a word or several to choose from (`hurt|injure`), compared by English stem, or a
+//! class of words (`<person>`); `?` after a step makes it optional. Between two steps may stand any determiners and up to
+//! [`MAX_GAP`] other words, but no punctuation that ends a clause or a list item, and no preposition: "hurt the old man" is
+//! `hurt <person>`, "hurt feelings about him" is not. `...` between two steps allows anything up to the sentence's end. A
+//! pattern between slashes is a regular expression, without regard to case.
+
+use std::borrow::Cow;
 
 use regex::{Regex, RegexBuilder};
 use rust_stemmers::Stemmer;
 
-use super::text;
+use super::frame::Frame;
+use super::lexicon::{self, Classes};
+use super::{text, words};
 
-/// Words other than determiners that may stand between two words of a phrase.
-pub(super) const MAX_GAP: usize = 2;
+/// Words other than determiners that may stand between two steps of a phrase.
+pub(super) const MAX_GAP: usize = 3;
 
 /// Most memory that one compiled regular expression may take, in bytes.
-const REGEX_SIZE: usize = 128 << 10;
+const REGEX_SIZE: usize = 256 << 10;
 
-/// One word of a phrase.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One step of a phrase.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Step {
     /// Stems of the alternatives.
     pub stems: Vec<String>,
-    /// Whether `<person>` is one of them.
-    pub person: bool,
+    /// Classes whose words will do as well.
+    pub classes: Classes,
+    /// Whether it may be missing.
+    pub optional: bool,
+    /// Whether anything may stand before it.
+    pub far: bool,
 }
 
 /// A pattern that has been read.
 #[derive(Clone, Debug)]
 pub(super) enum Pattern {
-    /// At least one step.
+    /// At least one step, of which the first is not optional.
     Phrase(Vec<Step>),
     /// Never matches the empty text.
     Regex(Regex),
+    /// A kind of sentence; among exceptions alone.
+    Frame(Frame),
 }
 
 /// Why a pattern cannot be used.
@@ -39,9 +50,15 @@ pub(super) enum Pattern {
 pub(super) enum PatternError {
     #[error("expected a phrase or /regular expression/, found no word")]
     Empty,
-    #[error("expected words, alternatives such as hurt|injure, or <person>")]
+    #[error("expected words, alternatives such as hurt|injure, or classes such as <person>")]
     Phrase,
-    #[error("expected a regular expression that compiles to at most 128 KiB")]
+    #[error(
+        "expected a class of words that exists; <fiction>, <inquiry> and <care> stand alone, among exceptions"
+    )]
+    Class,
+    #[error("expected ... between two words, and no ? after the first")]
+    Gap,
+    #[error("expected a regular expression that compiles to at most 256 KiB")]
     Regex,
     #[error("expected a regular expression that does not match the empty text")]
     MatchesNothing,
@@ -66,32 +83,63 @@ impl Pattern {
                 Ok(Self::Regex(regex))
             };
         }
-        let mut steps = Vec::new();
+        let mut steps: Vec<Step> = Vec::new();
+        let mut far = false;
         for part in source.split_whitespace() {
+            if part == "..." {
+                if far || steps.is_empty() {
+                    return Err(PatternError::Gap);
+                }
+                far = true;
+                continue;
+            }
+            let at = steps.len();
             read_part(part, stemmer, &mut steps)?;
+            steps[at].far = std::mem::take(&mut far);
         }
-        if steps.is_empty() { Err(PatternError::Empty) } else { Ok(Self::Phrase(steps)) }
+        match steps.first() {
+            None => Err(PatternError::Empty),
+            Some(first) if first.optional || far => Err(PatternError::Gap),
+            Some(_) => Ok(Self::Phrase(steps)),
+        }
+    }
+
+    /// Reads an exception, which may also be a kind of sentence.
+    pub(super) fn parse_exception(source: &str, stemmer: &Stemmer) -> Result<Self, PatternError> {
+        let name = source.trim().strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+        match name.and_then(Frame::parse) {
+            Some(frame) => Ok(Self::Frame(frame)),
+            None => Self::parse(source, stemmer),
+        }
     }
 }
 
+/// Adds at least one step.
 fn read_part(part: &str, stemmer: &Stemmer, steps: &mut Vec<Step>) -> Result<(), PatternError> {
-    if !part.contains('|') && part != "<person>" {
+    let (part, optional) = part.strip_suffix('?').map_or((part, false), |part| (part, true));
+    if !part.contains(['|', '<', '>']) {
         // One word, or several with a hyphen between.
         let words = text::tokens(part);
-        if words.is_empty() || part.contains(['<', '>']) {
+        if words.is_empty() {
             return Err(PatternError::Phrase);
         }
-        steps.extend(words.iter().map(|t| Step { stems: vec![stem(stemmer, &t.word)], person: false }));
+        steps.extend(words.iter().map(|t| Step {
+            stems: vec![stem(stemmer, &t.word).into_owned()],
+            optional,
+            ..Step::default()
+        }));
         return Ok(());
     }
-    let mut step = Step { stems: Vec::new(), person: false };
+    let mut step = Step { optional, ..Step::default() };
     for alternative in part.split('|') {
-        if alternative == "<person>" {
-            step.person = true;
+        if let Some(name) = alternative.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')) {
+            step.classes |= lexicon::class(name).ok_or(PatternError::Class)?;
             continue;
         }
         match text::tokens(alternative).as_slice() {
-            [only] if !alternative.contains(['<', '>']) => step.stems.push(stem(stemmer, &only.word)),
+            [only] if !alternative.contains(['<', '>']) => {
+                step.stems.push(stem(stemmer, &only.word).into_owned())
+            }
             _ => return Err(PatternError::Phrase),
         }
     }
@@ -100,8 +148,8 @@ fn read_part(part: &str, stemmer: &Stemmer, steps: &mut Vec<Step>) -> Result<(),
 }
 
 /// The stem by which a folded word is compared.
-pub(super) fn stem(stemmer: &Stemmer, word: &str) -> String {
-    stemmer.stem(word).into_owned()
+pub(super) fn stem<'w>(stemmer: &Stemmer, word: &'w str) -> Cow<'w, str> {
+    stemmer.stem(words::regular(word))
 }
 
 #[cfg(test)]
@@ -114,13 +162,19 @@ mod tests {
     }
 
     #[test]
-    fn phrases_are_stems_alternatives_and_persons() {
-        let Ok(Pattern::Phrase(steps)) = parse("Hurting|injures <person>|victims self-harm") else {
+    fn phrases_are_stems_alternatives_classes_and_gaps() {
+        let Ok(Pattern::Phrase(steps)) = parse("Hurting|injures very? <person>|victims ... self-harm") else {
             panic!()
         };
-        let stems: Vec<_> = steps.iter().map(|s| (s.stems.join(" "), s.person)).collect();
-        let expected = [("hurt injur", false), ("victim", true), ("self", false), ("harm", false)];
-        assert_eq!(stems, expected.map(|(s, p)| (s.to_owned(), p)));
+        let steps: Vec<_> = steps.iter().map(|s| (s.stems.join(" "), s.classes, s.optional, s.far)).collect();
+        let expected = [
+            ("hurt injur", 0, false, false),
+            ("veri", 0, true, false),
+            ("victim", lexicon::PERSON, false, false),
+            ("self", 0, false, true),
+            ("harm", 0, false, false),
+        ];
+        assert_eq!(steps, expected.map(|(s, c, o, f)| (s.to_owned(), c, o, f)));
     }
 
     #[test]
@@ -130,7 +184,11 @@ mod tests {
             ("…", PatternError::Phrase),
             ("a||b", PatternError::Phrase),
             ("a|two-words", PatternError::Phrase),
-            ("<animal>", PatternError::Phrase),
+            ("<dragons>", PatternError::Class),
+            ("<fiction>", PatternError::Class),
+            ("... a", PatternError::Gap),
+            ("a ...", PatternError::Gap),
+            ("a? b", PatternError::Gap),
             ("/(/", PatternError::Regex),
             ("/(a{1000}){1000}/", PatternError::Regex),
             ("/x*/", PatternError::MatchesNothing),

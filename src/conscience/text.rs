@@ -8,10 +8,14 @@
 pub(super) enum Break {
     /// Blanks, hyphens, quotation marks.
     None,
+    /// `=` or `·`: from a name to its value, from one field of a call to the next.
+    Field,
     /// A comma.
     Comma,
-    /// The end of a sentence or clause.
+    /// A bracket, colon or dash.
     Clause,
+    /// The end of a sentence, a line or a shell command.
+    Sentence,
 }
 
 /// One word of a text.
@@ -23,6 +27,8 @@ pub(super) struct Token {
     pub end: usize,
     /// The word, folded.
     pub word: String,
+    /// Whether it is written like a name: `Anna`, not `anna` or `ANNA`.
+    pub capital: bool,
     /// What separates it from the word before.
     pub before: Break,
 }
@@ -31,7 +37,7 @@ pub(super) struct Token {
 pub(super) fn tokens(text: &str) -> Vec<Token> {
     let mut tokens = Vec::with_capacity(text.len() / 5);
     let mut current: Option<Token> = None;
-    let mut before = Break::Clause;
+    let mut before = Break::Sentence;
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
         if is_invisible(c) {
@@ -42,8 +48,13 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
                 start: at,
                 end: at,
                 word: String::with_capacity(12),
+                capital: c.is_uppercase(),
                 before,
             });
+            // The second letter decides: `I` and `USB` are no names.
+            if token.start + 1 == at || token.start == at {
+                token.capital &= c.is_uppercase() == (token.start == at);
+            }
             fold(c, &mut token.word);
             token.end = at + c.len_utf8();
             continue;
@@ -59,15 +70,28 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
         before = before.max(separates(c, next));
     }
     tokens.extend(current);
+    // Where most words are capitals they tell no names.
+    for token in &mut tokens {
+        token.capital &= token.word.len() > 1;
+    }
+    let capitals = tokens.iter().filter(|token| token.capital).count();
+    if capitals > 3 && capitals * 3 > tokens.len() * 2 {
+        tokens.iter_mut().for_each(|token| token.capital = false);
+    }
     tokens
 }
 
 fn separates(c: char, next: Option<char>) -> Break {
     match c {
-        ';' | '!' | '?' | '\n' | '\r' | '—' | '–' | '(' | ')' | '…' | '。' => Break::Clause,
+        ';' | '!' | '?' | '\n' | '\r' | '。' => Break::Sentence,
         // Not in 3.5, node.js, 12:30.
-        '.' | ':' if next.is_none_or(|n| !n.is_alphanumeric()) => Break::Clause,
+        '.' if next.is_none_or(|n| !n.is_alphanumeric()) => Break::Sentence,
+        // What a shell runs next.
+        '&' | '|' if next == Some(c) => Break::Sentence,
+        ':' if next.is_none_or(|n| !n.is_alphanumeric()) => Break::Clause,
+        '—' | '–' | '(' | ')' | '…' => Break::Clause,
         ',' => Break::Comma,
+        '=' | '·' => Break::Field,
         _ => Break::None,
     }
 }
@@ -134,9 +158,18 @@ mod tests {
 
     #[test]
     fn punctuation_tells_clauses_from_lists() {
-        let breaks: Vec<_> = tokens("a b, c. d 3.5; e").iter().map(|t| t.before).collect();
-        use Break::{Clause, Comma, None};
-        assert_eq!(breaks, [Clause, None, Comma, Clause, None, None, Clause]);
+        let breaks: Vec<_> = tokens("a b, c. d 3.5; e (f) g=h && i").iter().map(|t| t.before).collect();
+        use Break::{Clause, Comma, Field, None, Sentence};
+        let expected =
+            [Sentence, None, Comma, Sentence, None, None, Sentence, Clause, Clause, Field, Sentence];
+        assert_eq!(breaks, expected);
+    }
+
+    #[test]
+    fn names_are_told_by_their_capital_unless_everything_has_one() {
+        let names = |text| tokens(text).into_iter().filter(|t| t.capital).map(|t| t.word).collect::<Vec<_>>();
+        assert_eq!(names("kill Anna, not USB or I or the cat"), ["anna"]);
+        assert_eq!(names("How To Kill A Python Process"), Vec::<String>::new());
     }
 
     #[test]

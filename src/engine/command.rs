@@ -128,6 +128,26 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// must have no effect but through its [`Unit`].
 pub type Effect = Box<dyn FnMut(&mut Unit<'_>) -> Result<Outcome, Fault> + Send>;
 
+/// How a command runs whose kind depends on its request.
+pub enum Choice {
+    /// As a [`Kind::Read`].
+    Read(BoxFuture<Result<Outcome, Fault>>),
+    /// As a [`Kind::Write`].
+    Write(Effect),
+}
+
+/// What [`Entry::either`] chooses for a response of type `R`.
+pub enum Either<R> {
+    /// Run it as a [`Kind::Read`].
+    Read(BoxFuture<Result<Answer<R>, Fault>>),
+    /// Run it as a [`Kind::Write`].
+    Write(EffectOf<R>),
+}
+
+/// As [`Effect`], with the response itself.
+pub type EffectOf<R> = Box<dyn FnMut(&mut Unit<'_>) -> Result<R, Fault> + Send>;
+
+type ChooseFn = dyn Fn(&Call, &Payload) -> Result<Choice, Fault> + Send + Sync;
 pub(super) type ReadFn = dyn Fn(Call, &Payload) -> BoxFuture<Result<Outcome, Fault>> + Send + Sync;
 pub(super) type WriteFn = dyn Fn(&Call, &Payload) -> Result<Effect, Fault> + Send + Sync;
 type JobFn = dyn Fn(Call, Payload, Progress) -> BoxFuture<Result<Outcome, Fault>> + Send + Sync;
@@ -142,6 +162,8 @@ pub enum Handler {
     Read(Arc<ReadFn>),
     /// See [`Kind::Write`]: decodes and validates, then leaves what is to be done in the transaction.
     Write(Arc<WriteFn>),
+    /// Decodes and validates, then decides whether it is a read or a write.
+    Either(Arc<ChooseFn>),
     /// See [`Kind::Job`].
     Job {
         /// Validates the request before it is accepted.
@@ -255,6 +277,36 @@ impl<S: Send + Sync + 'static> Entry<S> {
             }))
         };
         Self { declaration: declare::<Q, R>(service, verb, summary, Kind::Write), bind: Box::new(bind) }
+    }
+
+    /// A command that is declared as a read, and is a write for some requests. `choose` validates the request and must
+    /// not block.
+    pub fn either<Q, R, F>(
+        service: &'static str,
+        verb: &'static str,
+        summary: &'static str,
+        choose: F,
+    ) -> Self
+    where
+        Q: DeserializeOwned + JsonSchema,
+        R: Serialize + JsonSchema + 'static,
+        F: Fn(&Arc<S>, &Call, Q) -> Result<Either<R>, Fault> + Copy + Send + Sync + 'static,
+    {
+        let bind = move |state: &Arc<S>| {
+            let state = state.clone();
+            Handler::Either(Arc::new(move |call, payload| {
+                Ok(match choose(&state, call, payload.decode::<Q>()?)? {
+                    Either::Read(answer) => Choice::Read(Box::pin(async move {
+                        let answer = answer.await?;
+                        Outcome::ok(&answer.body, answer.degraded)
+                    })),
+                    Either::Write(mut effect) => {
+                        Choice::Write(Box::new(move |unit| Outcome::ok(&effect(unit)?, Vec::new())))
+                    }
+                })
+            }))
+        };
+        Self { declaration: declare::<Q, R>(service, verb, summary, Kind::Read), bind: Box::new(bind) }
     }
 
     /// Long work. `run` reports its progress, and returns early when [`Progress::cancelled`] says so.

@@ -1,12 +1,11 @@
 //! From a command to the handler of its kind, or to a refusal.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 
 use super::asked::{Asked, Channel};
-use super::command::{BoxFuture, Handler, ReadFn};
+use super::command::{BoxFuture, Choice, Handler};
 use super::outbox::Stored;
 use super::transaction::{Task, Transaction};
 use super::{Engine, inbox};
@@ -42,9 +41,14 @@ impl Engine {
             );
         }
         match &command.handler {
-            Handler::Read(run) => match self.use_nonce_up(asked.nonce.clone()).await {
-                Ok(()) => self.read(asked, run).await,
-                Err(fault) => self.refuse(asked, fault),
+            Handler::Read(run) => {
+                let run = |asked: &Asked| run(asked.call.clone(), &asked.payload);
+                self.read(asked, run).await;
+            }
+            Handler::Either(choose) => match caught(|| choose(&asked.call, &asked.payload)) {
+                Ok(Choice::Read(future)) => self.read(asked, |_| future).await,
+                Ok(Choice::Write(effect)) => self.submit(asked, Task::Write(effect)).await,
+                Err(fault) => self.refuse_unless_known(asked, fault).await,
             },
             Handler::Write(prepare) => match caught(|| prepare(&asked.call, &asked.payload)) {
                 Ok(effect) => self.submit(asked, Task::Write(effect)).await,
@@ -76,11 +80,14 @@ impl Engine {
         }
     }
 
-    async fn read(&self, asked: Asked, run: &Arc<ReadFn>) {
+    async fn read(&self, asked: Asked, run: impl FnOnce(&Asked) -> BoxFuture<Result<Outcome, Fault>>) {
+        if let Err(fault) = self.use_nonce_up(asked.nonce.clone()).await {
+            return self.refuse(asked, fault);
+        }
         let Ok(permit) = self.inner.reads.clone().acquire_owned().await else {
             return self.refuse(asked, Fault::internal());
         };
-        let future = match caught(|| Ok(run(asked.call.clone(), &asked.payload))) {
+        let future = match caught(|| Ok(run(&asked))) {
             Ok(future) => future,
             Err(fault) => return self.reply_fault(asked, fault),
         };

@@ -25,7 +25,9 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { number: 3, sql: include_str!("../../migrations/0003_conscience.sql") },
     Migration { number: 4, sql: include_str!("../../migrations/0004_soul.sql") },
     Migration { number: 5, sql: include_str!("../../migrations/0005_llm.sql") },
-    Migration { number: 6, sql: include_str!("../../migrations/0006_gate.sql") },
+    Migration { number: 6, sql: include_str!("../../migrations/0006_memory_lifecycle.sql") },
+    Migration { number: 7, sql: include_str!("../../migrations/0007_conscience_rules.sql") },
+    Migration { number: 8, sql: include_str!("../../migrations/0008_gate.sql") },
 ];
 
 /// Why the schema could not be brought up to date, or not back.

@@ -15,6 +15,7 @@ pub mod generation;
 pub mod migrate;
 mod readers;
 mod reserve;
+mod space;
 mod unit;
 pub mod verify;
 mod writer;
@@ -215,10 +216,15 @@ impl Ledger {
 /// Opens a database for writing and sets what does not last: see the module's promises.
 fn open_writable(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open(path)?;
-    // Before the first table, because it cannot be turned on later.
+    // Before the first table: later it takes a VACUUM.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    if connection.pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i64>(0))? == 0 {
+        // Made by another program, which had not turned it on: it takes effect when all of it is written anew.
+        tracing::warn!("the ledger is written anew once, so that it can give space back");
+        connection.execute_batch("VACUUM")?;
+    }
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     // Forgotten content is overwritten, not just unlinked.

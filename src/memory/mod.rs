@@ -3,36 +3,55 @@
 //! Promises: what was answered as stored is in the ledger; what was forgotten is in neither ledger nor answers; the index
 //! may be lost at any time and queries go on. Must not: know topics or MQTT, or put a record's content into a log or error.
 
+mod access;
 mod cursor;
+mod erase;
 mod expression;
 pub mod index;
 pub mod model;
+pub mod news;
+mod promote;
+mod prune;
 pub mod query;
 mod ranking;
 mod recall;
+pub mod requests;
+pub mod retention;
+mod seal;
 mod snippet;
+mod source;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod transfer;
+mod upkeep;
+mod usage;
+mod verbs;
+mod versions;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use uuid::Uuid;
+use tokio::sync::{Mutex, Semaphore};
 
-use crate::clock::Timestamp;
-use crate::engine::command::{Answer, Entry};
+use crate::engine::command::{Answer, Call, Entry};
 use crate::engine::jobs::Progress;
 use crate::ledger::{Ledger, Unit};
 use crate::wire::{Code, Fault};
+use access::Accesses;
 use index::Projection;
-use model::{
-    Forget, Forgotten, Get, Layer, LayerStats, Rebuild, Rebuilt, Record, Stats, StatsReport, Store, Stored,
-};
+use model::{Layer, LayerStats, Rebuild, Rebuilt, Stats, StatsReport};
+use news::News;
 use query::Query;
+use requests::{Forget, Get, Pin, Promote, Prune, StoreRequest, Update};
+use retention::Retention;
+use transfer::requests::{Archive, Export, Import};
 
 pub use ranking::{Ranking, Rankings};
+pub use seal::Seal;
+pub use usage::{Limits, Share};
 
 /// The folder of the search index, inside the ledger's generation.
 const INDEX_FOLDER: &str = "index";
@@ -50,6 +69,12 @@ pub struct Config {
     pub latest_limit: Duration,
     /// Searches that run at the same time; others wait.
     pub searches: usize,
+    /// How long memories are kept, and how many.
+    pub retention: Retention,
+    /// How much namespaces and users may hold.
+    pub limits: Limits,
+    /// Where files are exported to and imported from; nowhere, when it is not set.
+    pub transfer_dir: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -60,6 +85,9 @@ impl Default for Config {
             index: index::Options::default(),
             latest_limit: Duration::from_secs(5),
             searches: 4,
+            retention: Retention::default(),
+            limits: Limits::default(),
+            transfer_dir: None,
         }
     }
 }
@@ -67,30 +95,46 @@ impl Default for Config {
 /// The running service.
 pub struct Memory {
     ledger: Ledger,
+    seal: Seal,
     config: Config,
     projection: Projection,
     searches: Arc<Semaphore>,
+    accesses: Accesses,
+    news: News,
+    /// Answers that left out a record with a broken seal.
+    broken: AtomicU64,
+    /// The ledger's log may still hold what was purged.
+    log_holds_purged: AtomicBool,
+    /// Held by what removes or moves many records: one at a time.
+    maintenance: Mutex<()>,
 }
 
 /// Every command of memory.
 #[must_use]
 pub fn commands() -> Vec<Entry<Memory>> {
-    const SERVICE: &str = "memory";
+    let mut entries = single_record();
+    entries.extend(many_records());
+    entries
+}
+
+const SERVICE: &str = "memory";
+
+fn single_record() -> Vec<Entry<Memory>> {
     vec![
         Entry::write(
             SERVICE,
             "store",
-            "Remembers something",
-            |memory: &Arc<Memory>, _, mut request: Store| {
-                request.validate(memory.config.max_content_chars)?;
+            "Remembers something, or up to 100 things at once",
+            |memory: &Arc<Memory>, call: &Call, mut request: StoreRequest| {
+                request.validate(memory.config.max_content_chars, &call.principal)?;
                 let memory = memory.clone();
-                Ok(move |unit: &mut Unit<'_>| memory.store(unit, &request))
+                Ok(move |unit: &mut Unit<'_>| memory.store_all(unit, &request))
             },
         ),
         Entry::read(
             SERVICE,
             "get",
-            "Fetches one record",
+            "Fetches one record, with its history where that is asked for",
             |memory: Arc<Memory>, _, request: Get| async move { memory.get(request).await.map(Answer::from) },
         ),
         Entry::read(SERVICE, "query", "Searches", |memory: Arc<Memory>, _, request: Query| async move {
@@ -98,19 +142,90 @@ pub fn commands() -> Vec<Entry<Memory>> {
         }),
         Entry::write(
             SERVICE,
+            "update",
+            "Gives a record a new version; the old one is kept for some time",
+            |memory: &Arc<Memory>, call: &Call, request: Update| {
+                request.validate(memory.config.max_content_chars)?;
+                let (memory, asker) = (memory.clone(), call.principal.clone());
+                Ok(move |unit: &mut Unit<'_>| memory.update(unit, &request, &asker))
+            },
+        ),
+        Entry::write(
+            SERVICE,
             "forget",
-            "Removes one record for good",
+            "Forgets one record, so that it is purged later; or purges it at once",
             |memory: &Arc<Memory>, _, request: Forget| {
+                request.validate()?;
                 let memory = memory.clone();
                 Ok(move |unit: &mut Unit<'_>| memory.forget(unit, &request))
             },
         )
         .when_full(),
+        Entry::write(
+            SERVICE,
+            "pin",
+            "Has pruning spare a record, or no longer",
+            |memory: &Arc<Memory>, _, request: Pin| {
+                let memory = memory.clone();
+                Ok(move |unit: &mut Unit<'_>| memory.pin(unit, &request))
+            },
+        ),
         Entry::read(
             SERVICE,
             "stats",
             "Says how much is remembered",
             |memory: Arc<Memory>, _, _: Stats| async move { memory.stats().await.map(Answer::from) },
+        ),
+    ]
+}
+
+fn many_records() -> Vec<Entry<Memory>> {
+    vec![
+        Entry::job(
+            SERVICE,
+            "prune",
+            "Removes what its layer no longer keeps, and gives the disk back",
+            true,
+            |memory: Arc<Memory>, _, request: Prune, progress| async move {
+                memory.prune(&request, &progress).await.map(Answer::from)
+            },
+        )
+        .when_full(),
+        Entry::job(
+            SERVICE,
+            "promote",
+            "Moves what matters from short_term to long_term before it expires",
+            true,
+            |memory: Arc<Memory>, _, request: Promote, progress| async move {
+                memory.promote(&request, &progress).await.map(Answer::from)
+            },
+        ),
+        Entry::job(
+            SERVICE,
+            "export",
+            "Writes records to a file of JSON Lines in the node's transfer folder",
+            true,
+            |memory: Arc<Memory>, _, request: Export, progress| async move {
+                memory.export(&request, &progress).await.map(Answer::from)
+            },
+        ),
+        Entry::job(
+            SERVICE,
+            "import",
+            "Brings records in from a file of JSON Lines in the node's transfer folder",
+            true,
+            |memory: Arc<Memory>, _, request: Import, progress| async move {
+                memory.import(&request, &progress).await.map(Answer::from)
+            },
+        ),
+        Entry::job(
+            SERVICE,
+            "archive",
+            "Moves old months into compressed files in the node's transfer folder",
+            true,
+            |memory: Arc<Memory>, _, request: Archive, progress| async move {
+                memory.archive(&request, &progress).await.map(Answer::from)
+            },
         ),
         Entry::job(
             SERVICE,
@@ -125,16 +240,29 @@ pub fn commands() -> Vec<Entry<Memory>> {
 }
 
 impl Memory {
-    /// Starts memory over `ledger`. Reads no record. Must be called within the runtime that serves it.
+    /// Starts memory over `ledger`, whose records are sealed with `seal`. Reads no record. Must be called within the
+    /// runtime that serves it.
     ///
     /// # Errors
     /// When the projector's thread cannot be started.
-    pub fn open(ledger: Ledger, config: Config) -> std::io::Result<Arc<Self>> {
-        let source = store::LedgerSource::new(ledger.clone(), tokio::runtime::Handle::current());
+    pub fn open(ledger: Ledger, seal: Seal, config: Config) -> std::io::Result<Arc<Self>> {
+        let source = source::LedgerSource::new(ledger.clone(), tokio::runtime::Handle::current());
         let folder = ledger.folder().join(INDEX_FOLDER);
         let projection = Projection::start(&folder, Arc::new(source), config.index)?;
         let searches = Arc::new(Semaphore::new(config.searches));
-        Ok(Arc::new(Self { ledger, config, projection, searches }))
+        Ok(Arc::new(Self {
+            ledger,
+            seal,
+            config,
+            projection,
+            searches,
+            accesses: Accesses::default(),
+            news: News::default(),
+            broken: AtomicU64::new(0),
+            // A run that was cut off may have left something.
+            log_holds_purged: AtomicBool::new(true),
+            maintenance: Mutex::new(()),
+        }))
     }
 
     /// Ends the projector after the commit it is in; what is not in the index yet is replayed at the next start. Blocks.
@@ -146,48 +274,14 @@ impl Memory {
         &self.projection
     }
 
-    /// Keeps a record that was validated.
-    ///
-    /// # Errors
-    /// When the ledger cannot be written.
-    pub fn store(&self, unit: &mut Unit<'_>, request: &Store) -> Result<Stored, Fault> {
-        let record = Record {
-            id: new_id(unit.now()),
-            layer: request.layer,
-            content: request.content.clone(),
-            tags: request.tags.clone(),
-            entity: request.entity.clone(),
-            importance: request.importance,
-            created: unit.now(),
-            checksum: model::checksum(&request.content),
-        };
-        let sequence = store::insert(unit, &record)?;
-        self.wake_projection(unit);
-        Ok(Stored { id: record.id, layer: record.layer, sequence, checksum: record.checksum })
+    const fn seal(&self) -> &Seal {
+        &self.seal
     }
 
-    /// Removes a record and its content.
-    ///
-    /// # Errors
-    /// `not_found`, and when the ledger cannot be written.
-    pub fn forget(&self, unit: &mut Unit<'_>, request: &Forget) -> Result<Forgotten, Fault> {
-        store::remove(unit, &request.id)?.ok_or_else(no_such_record)?;
-        self.wake_projection(unit);
-        Ok(Forgotten { forgotten: true })
-    }
-
-    fn wake_projection(&self, unit: &mut Unit<'_>) {
-        let control = self.projection.control().clone();
-        unit.after_commit(move || control.notify());
-    }
-
-    /// One record.
-    ///
-    /// # Errors
-    /// `not_found`, and when the ledger cannot be read.
-    pub async fn get(&self, request: Get) -> Result<Record, Fault> {
-        let found = self.ledger.read(move |connection| store::get(connection, &request.id)).await?;
-        found.ok_or_else(no_such_record)
+    /// Answers since the start that left out a record because its seal is broken.
+    #[must_use]
+    pub fn broken_seals(&self) -> u64 {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// Memory in numbers.
@@ -195,18 +289,32 @@ impl Memory {
     /// # Errors
     /// When the ledger cannot be read.
     pub async fn stats(self: &Arc<Self>) -> Result<StatsReport, Fault> {
-        let shards = self.ledger.read(store::shards).await?;
+        let read = |connection: &rusqlite::Connection| {
+            let last = |job| upkeep::last_run(connection, job);
+            Ok((store::shards(connection)?, last(upkeep::PRUNE)?, last(upkeep::PROMOTE)?))
+        };
+        let (shards, last_prune, last_promotion) = self.ledger.read(read).await?;
         let memory = self.clone();
         // Walks folders.
         let report = move || {
             let control = memory.projection.control();
             let layers = Layer::ALL.map(|layer| {
-                let mut stats = LayerStats { layer, records: 0, content_bytes: 0, index_bytes: 0, shards: 0 };
+                let mut stats = LayerStats {
+                    layer,
+                    records: 0,
+                    forgotten: 0,
+                    pinned: 0,
+                    content_bytes: 0,
+                    index_bytes: 0,
+                    shards: 0,
+                };
                 for state in shards.iter().filter(|state| state.shard.layer == layer) {
                     stats.records += state.records;
+                    stats.forgotten += state.forgotten;
+                    stats.pinned += state.pinned;
                     stats.content_bytes += state.content_bytes;
                     stats.index_bytes += memory.projection.bytes(state.shard);
-                    stats.shards += 1;
+                    stats.shards += u64::from(state.records > 0);
                 }
                 stats
             });
@@ -214,7 +322,20 @@ impl Memory {
             let behind = shards.iter().filter(|state| control.committed(state) < state.changed);
             let indexed = behind.map(|state| control.committed(state)).min().unwrap_or(sequence);
             let lag = sequence - indexed;
-            StatsReport { layers: layers.into(), sequence, indexed, lag, damaged: control.damaged() }
+            let log = memory.log_holds_purged.load(Ordering::Acquire);
+            let purging = shards.iter().filter(|state| state.purged > state.compacted).count() as u64;
+            StatsReport {
+                layers: layers.into(),
+                sequence,
+                indexed,
+                lag,
+                damaged: control.damaged(),
+                purging: purging + u64::from(log),
+                broken: memory.broken_seals(),
+                ledger_bytes: memory.ledger.disk_bytes(),
+                last_prune,
+                last_promotion,
+            }
         };
         tokio::task::spawn_blocking(report).await.map_err(|_| Fault::internal())
     }
@@ -224,7 +345,8 @@ impl Memory {
     /// # Errors
     /// `interrupted` when it was cancelled or memory ended, and when the ledger cannot be read.
     pub async fn rebuild(&self, progress: &Progress) -> Result<Rebuilt, Fault> {
-        let shards = self.ledger.read(store::shards).await?;
+        let mut shards = self.ledger.read(store::shards).await?;
+        shards.retain(|state| state.records > 0);
         let total = shards.len() as u64;
         let control = self.projection.control();
         let mut ticks = control.ticks();
@@ -247,16 +369,4 @@ impl Memory {
             }
         }
     }
-}
-
-/// A UUID version 7 of `now`, so that ids sort by time also where the clock is not the machine's.
-fn new_id(now: Timestamp) -> String {
-    let millis = now.millis().max(0).unsigned_abs();
-    // The remainder is below 1,000.
-    let nanos = (millis % 1_000) as u32 * 1_000_000;
-    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, millis / 1_000, nanos)).to_string()
-}
-
-fn no_such_record() -> Fault {
-    Fault::not_found("no record has this id")
 }

@@ -15,6 +15,10 @@ pub const MAX_TAGS: usize = 32;
 pub const MAX_TAG_CHARS: usize = 64;
 /// Longest entity name, in characters.
 pub const MAX_ENTITY_CHARS: usize = 128;
+/// Longest name of a namespace, user or source, in characters.
+pub const MAX_NAME_CHARS: usize = 128;
+/// Where records go that name no namespace.
+pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// How long and in which way a memory is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
@@ -84,20 +88,68 @@ pub struct Record {
     /// Whom or what it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entity: Option<String>,
+    /// Whose it is: records of different namespaces never count as the same.
+    #[serde(default = "default_namespace")]
+    pub namespace: String,
+    /// The user whom it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Which model or client it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// From 0 (may go first) to 1.
     pub importance: f64,
     /// When it was stored.
     pub created: Timestamp,
+    /// When its present version was written, if it is not the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated: Option<Timestamp>,
+    /// From then on it is in no answer, unless it is pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// Whether pruning spares it.
+    #[serde(default)]
+    pub pinned: bool,
+    /// From 1; one more with each update.
+    #[serde(default = "first_version")]
+    pub version: u32,
+    /// How often it was recalled: fetched, or found by a query. Written every few seconds; a crash loses the last ones.
+    #[serde(default)]
+    pub accesses: u64,
+    /// When it was last recalled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_access: Option<Timestamp>,
     /// SHA-256 of the content's UTF-8 bytes, in hexadecimal.
     pub checksum: String,
+}
+
+impl Record {
+    /// Whether it may be in an answer at `now`: what has expired may not, unless it is pinned.
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.pinned || self.expires.is_none_or(|expires| expires > now)
+    }
+}
+
+/// Where records go that name no namespace.
+pub(super) fn default_namespace() -> String {
+    DEFAULT_NAMESPACE.to_owned()
+}
+
+const fn first_version() -> u32 {
+    1
 }
 
 /// The checksum of `content`: SHA-256 in lower-case hexadecimal.
 #[must_use]
 pub fn checksum(content: &str) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, content.as_bytes()).as_ref())
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    let digest = ring::digest::digest(&ring::digest::SHA256, content.as_bytes());
-    digest.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
         // Writing to a String cannot fail.
         let _ = write!(hex, "{byte:02x}");
         hex
@@ -119,9 +171,27 @@ pub struct Store {
     /// Whom or what it is about: 1 to 128 characters.
     #[serde(default)]
     pub entity: Option<String>,
+    /// Whose it is: 1 to 128 characters; `default` by default.
+    #[serde(default = "default_namespace")]
+    pub namespace: String,
+    /// The user whom it belongs to: 1 to 128 characters.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Which model or client it comes from: 1 to 128 characters; the asker by default.
+    #[serde(default)]
+    pub source: Option<String>,
     /// From 0 to 1; 0.5 by default.
     #[serde(default = "default_importance")]
     pub importance: f64,
+    /// From then on it is in no answer, and pruned. Never by default.
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
+    /// Whether pruning spares it.
+    #[serde(default)]
+    pub pinned: bool,
+    /// Whether a record of the same content in this namespace is to be answered instead of storing another.
+    #[serde(default)]
+    pub if_absent: bool,
 }
 
 const fn default_importance() -> f64 {
@@ -129,6 +199,23 @@ const fn default_importance() -> f64 {
 }
 
 impl Store {
+    /// A request for `content`, with all defaults.
+    pub fn new(content: impl Into<String>) -> Self {
+        Self {
+            content: content.into(),
+            layer: Layer::default(),
+            tags: Vec::new(),
+            entity: None,
+            namespace: default_namespace(),
+            user: None,
+            source: None,
+            importance: default_importance(),
+            expires: None,
+            pinned: false,
+            if_absent: false,
+        }
+    }
+
     /// Checks the ranges and drops repeated tags.
     ///
     /// # Errors
@@ -141,14 +228,17 @@ impl Store {
         check_tags(&self.tags)?;
         let mut seen = std::collections::HashSet::new();
         self.tags.retain(|tag| seen.insert(tag.clone()));
-        self.entity.as_deref().map_or(Ok(()), |entity| length("entity", entity, MAX_ENTITY_CHARS))
+        self.entity.as_deref().map_or(Ok(()), |entity| length("entity", entity, MAX_ENTITY_CHARS))?;
+        length("namespace", &self.namespace, MAX_NAME_CHARS)?;
+        self.user.as_deref().map_or(Ok(()), |user| length("user", user, MAX_NAME_CHARS))?;
+        self.source.as_deref().map_or(Ok(()), |source| length("source", source, MAX_NAME_CHARS))
     }
 }
 
 /// What became of a store: it is in the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Stored {
-    /// The new record.
+    /// The record.
     pub id: String,
     /// Where it is kept.
     pub layer: Layer,
@@ -156,29 +246,9 @@ pub struct Stored {
     pub sequence: u64,
     /// SHA-256 of the content, in hexadecimal.
     pub checksum: String,
-}
-
-/// Fetches one record.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Get {
-    /// The record's id.
-    pub id: String,
-}
-
-/// Removes one record for good.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Forget {
-    /// The record's id.
-    pub id: String,
-}
-
-/// The record is gone.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Forgotten {
-    /// Always true: what was not there is answered `not_found`.
-    pub forgotten: bool,
+    /// With `if_absent`: nothing was stored, because this record was there already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub existing: bool,
 }
 
 /// Asks for numbers.
@@ -191,8 +261,14 @@ pub struct Stats {}
 pub struct LayerStats {
     /// Which.
     pub layer: Layer,
-    /// Records in the ledger.
+    /// Records in the ledger that are not forgotten.
     pub records: u64,
+    /// Records that are forgotten and not purged yet.
+    #[serde(default)]
+    pub forgotten: u64,
+    /// Records that are pinned.
+    #[serde(default)]
+    pub pinned: u64,
     /// Bytes of their contents.
     pub content_bytes: u64,
     /// Bytes of the index on disk.
@@ -214,6 +290,21 @@ pub struct StatsReport {
     pub lag: u64,
     /// Shards that are damaged and wait for being rebuilt.
     pub damaged: u64,
+    /// Places (months of the index, the ledger's log) whose files still hold what was purged; it leaves within seconds.
+    #[serde(default)]
+    pub purging: u64,
+    /// Answers since the start from which a record was left out because its seal is broken.
+    #[serde(default)]
+    pub broken: u64,
+    /// Size of the ledger's database, with its log, in bytes.
+    #[serde(default)]
+    pub ledger_bytes: u64,
+    /// When memory was last pruned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_prune: Option<Timestamp>,
+    /// When records were last promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_promotion: Option<Timestamp>,
 }
 
 /// Builds the search index anew from the ledger.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::expression::{Expression, Wanted};
-use super::model::{Layer, MAX_ENTITY_CHARS, Record, check_tags, length};
+use super::model::{Layer, MAX_ENTITY_CHARS, MAX_NAME_CHARS, Record, check_tags, length};
 use crate::clock::Timestamp;
 use crate::wire::Fault;
 
@@ -43,6 +43,12 @@ pub struct Query {
     /// Only records about this entity.
     #[serde(default)]
     pub entity: Option<String>,
+    /// Only records of this namespace.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Only records of this user.
+    #[serde(default)]
+    pub user: Option<String>,
     /// Only records created at this time or later.
     #[serde(default)]
     pub from: Option<Timestamp>,
@@ -90,7 +96,13 @@ impl Query {
             return Err(Fault::invalid("layers: expected each layer at most once"));
         }
         check_tags(&self.tags)?;
-        self.entity.as_deref().map_or(Ok(()), |entity| length("entity", entity, MAX_ENTITY_CHARS))
+        self.entity.as_deref().map_or(Ok(()), |entity| length("entity", entity, MAX_ENTITY_CHARS))?;
+        let name = |field, name: &Option<String>| match name {
+            Some(name) => length(field, name, MAX_NAME_CHARS),
+            None => Ok(()),
+        };
+        name("namespace", &self.namespace)?;
+        name("user", &self.user)
     }
 
     /// What a record must be like beside its text: the filters, and the fields of the expression.
@@ -101,6 +113,8 @@ impl Query {
             named_layers: expression.layers.clone(),
             tags: expression.tags.clone(),
             entities: expression.entities.clone(),
+            namespace: self.namespace.clone(),
+            user: self.user.clone(),
             from: self.from,
             to: self.to,
         };
@@ -112,9 +126,10 @@ impl Query {
     /// Distinguishes this query from others that may not continue where it stopped. Limit and form do not count.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let Self { text, layers, tags, entity, from, to, .. } = self;
-        super::model::checksum(&format!("{text:?} {layers:?} {tags:?} {entity:?} {from:?} {to:?}"))[..16]
-            .to_owned()
+        let Self { text, layers, tags, entity, namespace, user, from, to, .. } = self;
+        let described =
+            format!("{text:?} {layers:?} {tags:?} {entity:?} {namespace:?} {user:?} {from:?} {to:?}");
+        super::model::checksum(&described)[..16].to_owned()
     }
 }
 
@@ -129,6 +144,10 @@ pub struct Filter {
     pub tags: Wanted<String>,
     /// This entity (all of them: two exclude each other), none of those.
     pub entities: Wanted<String>,
+    /// This namespace.
+    pub namespace: Option<String>,
+    /// This user.
+    pub user: Option<String>,
     /// Created then or later.
     pub from: Option<Timestamp>,
     /// Created before.
@@ -153,6 +172,8 @@ impl Filter {
             && !self.tags.not.iter().any(has)
             && self.entities.is.iter().all(about)
             && !self.entities.not.iter().any(about)
+            && self.namespace.as_ref().is_none_or(|namespace| record.namespace == *namespace)
+            && self.user.as_ref().is_none_or(|user| record.user.as_ref() == Some(user))
             && self.from.is_none_or(|from| record.created >= from)
             && self.to.is_none_or(|to| record.created < to)
     }
@@ -164,6 +185,8 @@ impl Filter {
             && self.tags.not.is_empty()
             && self.entities.is.is_empty()
             && self.entities.not.is_empty()
+            && self.namespace.is_none()
+            && self.user.is_none()
     }
 }
 
@@ -213,6 +236,10 @@ pub struct Found {
     pub plain_words: bool,
     /// Whether a part of the index could not be asked or was not up to date in time; nothing is lost, ask again.
     pub partial: bool,
+    /// Records that match and were left out because their seal is broken: someone has changed them from outside. Their ids;
+    /// at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken: Vec<String>,
     /// Time from admission to answer, in milliseconds.
     pub took_ms: u64,
 }

@@ -34,7 +34,7 @@ pub struct Ranking {
 
 impl Default for Ranking {
     fn default() -> Self {
-        Self { text: 0.7, recency: 0.2, importance: 0.1, half_life_days: 30.0 }
+        Self { text: 0.96, recency: 0.02, importance: 0.02, half_life_days: 30.0 }
     }
 }
 
@@ -74,8 +74,21 @@ pub fn share(score: f64, most: f64) -> f64 {
 }
 
 /// The ranking of each layer.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rankings([Ranking; 5]);
+
+impl Default for Rankings {
+    /// Half-lives follow how long a layer is meant to keep things; facts do not age.
+    fn default() -> Self {
+        let fading = |half_life_days| Ranking { half_life_days, ..Ranking::default() };
+        Self::new(|layer| match layer {
+            Layer::ShortTerm => fading(3.0),
+            Layer::Working => fading(7.0),
+            Layer::LongTerm | Layer::Episodic => fading(90.0),
+            Layer::Semantic => Ranking { text: 0.98, recency: 0.0, ..fading(365.0) },
+        })
+    }
+}
 
 impl Rankings {
     /// With what `of` says of each layer.

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
+
 use super::cursor::Cursor;
 use super::expression::Expression;
 use super::index::{Candidate, Place, Request, Searched, ShardState, Words};
 use super::model::Record;
 use super::query::{COUNTED, Consistency, Filter, Found, Hit, Query};
+use super::requests::MAX_IDS;
 use super::snippet::Marker;
-use super::{Memory, store};
+use super::store::Kept;
+use super::{Memory, Ranking, store};
 use crate::clock::Timestamp;
 use crate::engine::command::Answer;
 use crate::wire::{Code, Fault};
@@ -29,11 +33,11 @@ struct Asked {
     now: Timestamp,
 }
 
-/// What one search and the ledger gave together.
+/// What a search and the ledger gave together.
 struct Page {
     hits: Vec<(Candidate, Record)>,
-    /// Where the search stopped, if it found as many as it was asked for.
-    last: Option<Place>,
+    /// What would be hits, were their seals not broken.
+    broken: Vec<Kept>,
     searched: Searched,
 }
 
@@ -54,140 +58,144 @@ impl Memory {
             count: if query.explain { u64::MAX } else { COUNTED },
             now: cursor.map_or_else(|| self.ledger.clock().now(), |cursor| cursor.now),
         });
-        let shards = self.shards_for(&asked.filter).await?;
-        let control = self.projection().control();
-        let up_to_date = query.consistency == Consistency::Fast
-            || control.wait_latest(&shards, self.config.latest_limit).await;
-        let (mut hits, searched) = self.pages(shards, &asked, cursor.map(|cursor| cursor.after)).await?;
-        // One hit more than were asked for says that there is a next page.
-        let more = hits.len() > asked.limit;
-        hits.truncate(asked.limit);
-        let cursor =
-            hits.last().filter(|_| more).map(|(last, _)| Cursor { now: asked.now, after: last.place });
-        let partial = !up_to_date || searched.incomplete;
-        let found = Found {
-            cursor: cursor.map(|cursor| cursor.write(&query)),
-            hits: self.shown(hits, &asked, &query).await?,
-            total: searched.total,
-            total_capped: !query.explain && searched.total >= COUNTED,
-            plain_words: expression.plain,
-            partial,
-            took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        };
-        let degraded = if partial { vec!["index".to_owned()] } else { Vec::new() };
-        Ok(Answer { body: found, degraded })
-    }
-
-    /// The shards that may hold a hit, as the ledger has them at admission.
-    async fn shards_for(&self, filter: &Filter) -> Result<Vec<ShardState>, Fault> {
-        let mut shards = self.ledger.read(store::shards).await?;
-        shards.retain(|state| {
-            state.records > 0
-                && filter.wants(state.shard.layer)
-                && state.shard.overlaps(filter.from, filter.to)
-        });
-        Ok(shards)
-    }
-
-    /// The hits that are wanted and one more, where there are as many. One search does, unless more of what it found is
-    /// gone from the ledger than was to spare.
-    async fn pages(
-        self: &Arc<Self>,
-        shards: Vec<ShardState>,
-        asked: &Arc<Asked>,
-        mut after: Option<Place>,
-    ) -> Result<(Vec<(Candidate, Record)>, Searched), Fault> {
-        let shards = Arc::new(shards);
-        let mut first: Option<(Vec<(Candidate, Record)>, Searched)> = None;
-        loop {
-            let count = if first.is_none() { asked.count } else { 0 };
-            let page = self.page(shards.clone(), asked.clone(), after, count).await?;
-            let (hits, searched) = match &mut first {
-                None => first.insert((page.hits, page.searched)),
-                Some(so_far) => {
-                    so_far.0.extend(page.hits);
-                    so_far.1.incomplete |= page.searched.incomplete;
-                    so_far
-                }
-            };
-            after = page.last;
-            if after.is_none() || hits.len() > asked.limit {
-                return Ok((std::mem::take(hits), std::mem::take(searched)));
+        let up_to_date = match query.consistency {
+            Consistency::Fast => true,
+            Consistency::Latest => {
+                let filter = asked.clone();
+                let shards = self.ledger.read(move |ledger| shards_for(ledger, &filter.filter)).await?;
+                self.projection().control().wait_latest(&shards, self.config.latest_limit).await
             }
-        }
-    }
-
-    async fn page(
-        self: &Arc<Self>,
-        shards: Arc<Vec<ShardState>>,
-        asked: Arc<Asked>,
-        after: Option<Place>,
-        count: u64,
-    ) -> Result<Page, Fault> {
+        };
         let permit = tokio::time::timeout(QUEUE_LIMIT, self.searches.clone().acquire_owned())
             .await
             .map_err(|_| Fault::new(Code::Busy, "too many searches wait").retry_after(1_000))?
             .map_err(|_| Fault::internal())?;
-        let (memory, question) = (self.clone(), asked.clone());
-        let limit = asked.limit + 1 + SPARE;
-        let search = move || {
+        let memory = self.clone();
+        // All in one go: each change of thread costs as much as a search.
+        let answer = move || {
             let _permit = permit;
-            let Asked { words, filter, now, .. } = question.as_ref();
-            let rankings = &memory.config.rankings;
-            let request = Request { words, filter, rankings, now: *now, limit, after, count };
-            memory.projection().search(&shards, &request)
+            memory.answer(&query, &expression, &asked, cursor, up_to_date)
         };
-        let searched = tokio::task::spawn_blocking(search).await.map_err(|_| Fault::internal())?;
-        let candidates = searched.candidates.clone();
-        let last = candidates.last().filter(|_| candidates.len() == limit).map(|last| last.place);
-        // What is gone from the ledger, or no longer passes the filters, is no hit.
-        let read = move |connection: &rusqlite::Connection| {
-            let mut hits = Vec::with_capacity(asked.limit + 1);
-            for candidate in candidates {
-                let record = store::get_by_key(connection, candidate.place.key)?;
-                hits.extend(
-                    record.filter(|record| asked.filter.admits(record)).map(|record| (candidate, record)),
-                );
-                if hits.len() > asked.limit {
-                    break;
+        tokio::task::spawn_blocking(answer).await.map_err(|_| Fault::internal())?.map(|mut answer| {
+            answer.body.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            answer
+        })
+    }
+
+    /// Searches, reads and shows. Blocks.
+    fn answer(
+        &self,
+        query: &Query,
+        expression: &Expression,
+        asked: &Asked,
+        cursor: Option<Cursor>,
+        up_to_date: bool,
+    ) -> Result<Answer<Found>, Fault> {
+        let shards = self.ledger.read_blocking(|ledger| shards_for(ledger, &asked.filter))?;
+        let Page { mut hits, mut broken, searched } =
+            self.pages(&shards, asked, cursor.map(|cursor| cursor.after))?;
+        broken.truncate(MAX_IDS);
+        // One hit more than were asked for says that there is a next page.
+        let more = hits.len() > asked.limit;
+        hits.truncate(asked.limit);
+        // Keys are never that large.
+        let keys = hits.iter().map(|(hit, _)| store::signed(hit.place.key));
+        self.recalled(keys, self.ledger.clock().now());
+        let cursor =
+            hits.last().filter(|_| more).map(|(last, _)| Cursor { now: asked.now, after: last.place });
+        let partial = !up_to_date || searched.incomplete;
+        let found = Found {
+            cursor: cursor.map(|cursor| cursor.write(query)),
+            hits: self.shown(hits, asked, query),
+            total: searched.total,
+            total_capped: !query.explain && searched.total >= COUNTED,
+            plain_words: expression.plain,
+            partial,
+            broken: self.report_broken(broken),
+            took_ms: 0,
+        };
+        let mut degraded = if partial { vec!["index".to_owned()] } else { Vec::new() };
+        if !found.broken.is_empty() {
+            degraded.push("integrity".to_owned());
+        }
+        Ok(Answer { body: found, degraded })
+    }
+
+    /// The hits that are wanted and one more, where there are as many. One search does, unless more of what it found is
+    /// gone from the ledger than was to spare.
+    fn pages(&self, shards: &[ShardState], asked: &Asked, after: Option<Place>) -> Result<Page, Fault> {
+        let limit = asked.limit + 1 + SPARE;
+        let Asked { words, filter, now, count, .. } = asked;
+        let mut request = Request {
+            words,
+            filter,
+            rankings: &self.config.rankings,
+            now: *now,
+            limit,
+            after,
+            count: *count,
+        };
+        let mut first: Option<Searched> = None;
+        let (mut hits, mut broken) = (Vec::with_capacity(asked.limit + 1), Vec::new());
+        loop {
+            let searched = self.projection().search(shards, &request);
+            let candidates = &searched.candidates;
+            let last = candidates.last().filter(|_| candidates.len() == limit).map(|last| last.place);
+            // What is gone from the ledger, has expired, or no longer passes the filters, is no hit; nor is what has a
+            // broken seal.
+            self.ledger.read_blocking(|ledger| {
+                for candidate in candidates {
+                    if hits.len() > asked.limit {
+                        break;
+                    }
+                    let key = store::signed(candidate.place.key);
+                    let kept = store::find_by_key(ledger, self.seal(), key)?
+                        .filter(|kept| kept.forgotten.is_none() && asked.filter.admits(&kept.record));
+                    match kept {
+                        Some(kept) if !kept.sound => broken.push(kept),
+                        Some(kept) if kept.record.is_live(*now) => hits.push((*candidate, kept.record)),
+                        _ => {}
+                    }
                 }
+                Ok(())
+            })?;
+            let incomplete = searched.incomplete;
+            let so_far = first.get_or_insert(searched);
+            so_far.incomplete |= incomplete;
+            if last.is_none() || hits.len() > asked.limit {
+                return Ok(Page { hits, broken, searched: std::mem::take(so_far) });
             }
-            Ok(hits)
-        };
-        Ok(Page { hits: self.ledger.read(read).await?, last, searched })
+            (request.after, request.count) = (last, 0);
+        }
     }
 
     /// The hits as they are answered.
-    async fn shown(
-        self: &Arc<Self>,
-        hits: Vec<(Candidate, Record)>,
-        asked: &Arc<Asked>,
-        query: &Query,
-    ) -> Result<Vec<Hit>, Fault> {
+    fn shown(&self, hits: Vec<(Candidate, Record)>, asked: &Asked, query: &Query) -> Vec<Hit> {
         let by_text = asked.words.rank();
-        let (explain, snippet) = (query.explain, query.snippet && by_text);
-        let hits: Vec<_> = hits
-            .into_iter()
+        let by_time = Ranking::default();
+        let layout = self.projection().layout();
+        let mut marker = (query.snippet && by_text)
+            .then(|| Marker::new(asked.words.wanted(), [layout.words(), layout.names()]));
+        hits.into_iter()
             .map(|(Candidate { place, parts }, record)| Hit {
+                // Without words the order is by time, whatever the layer, and so is the score.
+                score: if by_text { place.score } else { by_time.recency(record.created, asked.now) },
+                snippet: marker.as_mut().and_then(|marker| marker.snippet(&record.content)),
+                parts: query.explain.then_some(parts),
                 record,
-                // Without words the order is by time, so the score is too.
-                score: if by_text { place.score } else { parts.recency },
-                snippet: None,
-                parts: explain.then_some(parts),
             })
-            .collect();
-        if !snippet || hits.is_empty() {
-            return Ok(hits);
-        }
-        let (memory, asked) = (self.clone(), asked.clone());
-        // A long content takes more than a moment to analyse.
-        let mark = move || {
-            let layout = memory.projection().layout();
-            let mut marker = Marker::new(asked.words.wanted(), [layout.words(), layout.names()]);
-            let marked =
-                hits.into_iter().map(|hit| Hit { snippet: marker.snippet(&hit.record.content), ..hit });
-            marked.collect()
-        };
-        tokio::task::spawn_blocking(mark).await.map_err(|_| Fault::internal())
+            .collect()
     }
+}
+
+/// The shards that may hold a hit, as the ledger has them at admission.
+fn shards_for(ledger: &Connection, filter: &Filter) -> Result<Vec<ShardState>, Fault> {
+    let mut shards = store::shards(ledger)?;
+    shards.retain(|state| {
+        state.records > 0
+            && !state.dropping
+            && filter.wants(state.shard.layer)
+            && state.shard.overlaps(filter.from, filter.to)
+    });
+    Ok(shards)
 }

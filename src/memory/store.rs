@@ -1,100 +1,390 @@
-//! Memory's SQL.
+//! Memory's SQL: records, and the counters of their shards.
 //!
-//! Every change of a record writes its row, its place in the line of changes and the counters of its shard in one
-//! transaction; the caller's [`Unit`] is that transaction. Reads go to a snapshot.
+//! Every change of a record writes its row, its seal, its place in the line of changes and the counters of shard,
+//! namespace and user in one transaction; the caller's [`Unit`] is that transaction. Reads go to a snapshot, and check
+//! the seal of whatever they read.
 
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use tokio::runtime::Handle;
 
-use super::index::{Change, Document, Shard, ShardState, Source};
+use super::index::{Shard, ShardState};
 use super::model::{Layer, Record};
+use super::seal::Seal;
+use super::usage::{self, Limits};
+use super::versions;
 use crate::clock::Timestamp;
-use crate::ledger::{Ledger, Unit};
+use crate::ledger::Unit;
 use crate::wire::Fault;
 
-/// Changes that one unit of work drops: well under 5 ms.
-const SETTLE_ROWS: u32 = 1_000;
+/// Columns of a record, in the order that [`kept`] reads them.
+const RECORD: &str = "r.key, r.shard, r.forgotten, r.seal, r.id, s.layer, r.content, r.tags, r.entity, r.namespace, r.user, \
+     r.source, r.importance, r.created, r.updated, r.expires, r.pinned, r.version, r.accesses, r.last_access, r.checksum";
 
-/// Columns of a record, in the order that [`record`] reads them.
-const RECORD: &str = "r.id, s.layer, r.content, r.tags, r.entity, r.importance, r.created, r.checksum";
+/// A record as the ledger has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// Never used again, and growing.
+    pub key: i64,
+    /// The row of its shard.
+    pub shard: i64,
+    /// Since when it is forgotten.
+    pub forgotten: Option<Timestamp>,
+    /// Whether its seal holds. What is not sound is in no answer.
+    pub sound: bool,
+    /// The record.
+    pub record: Record,
+}
 
-/// Keeps `record`, and returns the change's sequence.
+impl Kept {
+    /// Whether it may be in an answer at `now`, as far as its seal is concerned not: see [`Kept::sound`].
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.forgotten.is_none() && self.record.is_live(now)
+    }
+
+    fn bytes(&self) -> i64 {
+        size(&self.record.content)
+    }
+}
+
+/// What a change does to the counters of a shard.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    records: i64,
+    bytes: i64,
+    forgotten: i64,
+    pinned: i64,
+}
+
+/// Keeps a new record, and returns the change's sequence.
 ///
 /// # Errors
-/// When the ledger cannot be written.
-pub fn insert(unit: &Unit<'_>, record: &Record) -> Result<u64, Fault> {
-    let shard = Shard::of(record.layer, record.created);
-    let month = shard.month();
-    let layer = shard.layer.as_str();
-    unit.prepare_cached("INSERT INTO memory_shard (layer, month) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
-        .execute(params![layer, month])?;
-    let shard: i64 = unit
-        .prepare_cached("SELECT shard FROM memory_shard WHERE layer = ?1 AND month = ?2")?
-        .query_row(params![layer, month], |row| row.get(0))?;
-    let tags = serde_json::to_string(&record.tags).map_err(|_| Fault::internal())?;
+/// `conflict` when namespace or user have no room; when the ledger cannot be written.
+pub fn insert(unit: &Unit<'_>, seal: &Seal, limits: &Limits, record: &Record) -> Result<u64, Fault> {
+    let shard = shard_row(unit, Shard::of(record.layer, record.created))?;
     unit.prepare_cached(
-        "INSERT INTO memory_record (id, shard, content, tags, entity, importance, created, checksum)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO memory_record (id, shard, content, tags, entity, namespace, user, source, importance, created, updated,
+             expires, pinned, version, accesses, last_access, checksum, digest, seal)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
     )?
     .execute(params![
         record.id,
         shard,
         record.content,
-        tags,
+        written_tags(&record.tags)?,
         record.entity,
+        record.namespace,
+        record.user,
+        record.source,
         record.importance,
         record.created.millis(),
-        record.checksum
+        record.updated.map(Timestamp::millis),
+        record.expires.map(Timestamp::millis),
+        record.pinned,
+        record.version,
+        signed(record.accesses),
+        record.last_access.map(Timestamp::millis),
+        record.checksum,
+        digest(&record.checksum),
+        seal.of(record),
     ])?;
-    let bytes = i64::try_from(record.content.len()).unwrap_or(i64::MAX);
-    changed(unit, shard, unit.last_insert_rowid(), 1, bytes)
+    let key = unit.last_insert_rowid();
+    let bytes = size(&record.content);
+    usage::add(unit, limits, &record.namespace, record.user.as_deref(), 1, bytes)?;
+    let tally = Tally { records: 1, bytes, forgotten: 0, pinned: i64::from(record.pinned) };
+    changed(unit, shard, key, tally)
 }
 
-/// Removes the record and its content; [`None`] when there is none of that id. Returns the change's sequence.
+/// Puts `new` in the place of a live record of the same id, layer and creation. `history` says whether the old version is
+/// kept. Returns the change's sequence.
+///
+/// # Errors
+/// `conflict` when namespace or user have no room; when the ledger cannot be written.
+pub fn replace(
+    unit: &Unit<'_>,
+    seal: &Seal,
+    limits: &Limits,
+    old: &Kept,
+    new: &Record,
+    history: bool,
+) -> Result<u64, Fault> {
+    if history {
+        versions::keep(unit, seal, old)?;
+    }
+    unit.prepare_cached(
+        "UPDATE memory_record SET content = ?2, tags = ?3, entity = ?4, namespace = ?5, user = ?6, source = ?7,
+             importance = ?8, updated = ?9, expires = ?10, pinned = ?11, version = ?12, checksum = ?13, digest = ?14,
+             seal = ?15
+         WHERE key = ?1",
+    )?
+    .execute(params![
+        old.key,
+        new.content,
+        written_tags(&new.tags)?,
+        new.entity,
+        new.namespace,
+        new.user,
+        new.source,
+        new.importance,
+        new.updated.map(Timestamp::millis),
+        new.expires.map(Timestamp::millis),
+        new.pinned,
+        new.version,
+        new.checksum,
+        digest(&new.checksum),
+        seal.of(new),
+    ])?;
+    let (before, after) = (old.bytes(), size(&new.content));
+    let (owner, user) = (&old.record.namespace, old.record.user.as_deref());
+    usage::remove(unit, owner, user, 1, before)?;
+    // What becomes no larger is welcome also where there is too much already.
+    let unlimited = Limits::default();
+    let limits = if after > before || new.namespace != *owner { limits } else { &unlimited };
+    usage::add(unit, limits, &new.namespace, new.user.as_deref(), 1, after)?;
+    let pinned = i64::from(new.pinned) - i64::from(old.record.pinned);
+    changed(unit, old.shard, old.key, Tally { bytes: after - before, pinned, ..Tally::default() })
+}
+
+/// Has pruning spare a live record, or no longer. The index need not know.
 ///
 /// # Errors
 /// When the ledger cannot be written.
-pub fn remove(unit: &Unit<'_>, id: &str) -> Result<Option<u64>, Fault> {
-    let removed: Option<(i64, i64, i64)> = unit
-        .prepare_cached(
-            "DELETE FROM memory_record WHERE id = ?1 RETURNING key, shard, octet_length(content)",
-        )?
-        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    removed.map(|(key, shard, bytes)| changed(unit, shard, key, -1, bytes)).transpose()
+pub fn pin(unit: &Unit<'_>, seal: &Seal, old: &Kept, pinned: bool) -> Result<(), Fault> {
+    let new = Record { pinned, ..old.record.clone() };
+    unit.prepare_cached("UPDATE memory_record SET pinned = ?2, seal = ?3 WHERE key = ?1")?
+        .execute(params![old.key, pinned, seal.of(&new)])?;
+    let by = i64::from(pinned) - i64::from(old.record.pinned);
+    unit.prepare_cached("UPDATE memory_shard SET pinned = pinned + ?2, dropping = 0 WHERE shard = ?1")?
+        .execute(params![old.shard, by])?;
+    Ok(())
 }
 
-/// Puts a change in the line and counts it: `by` is 1 for a record more, −1 for one less.
-fn changed(unit: &Unit<'_>, shard: i64, key: i64, by: i64, bytes: i64) -> Result<u64, Fault> {
+/// Moves a live record to another layer; id, history and all else stay. Returns the change's sequence.
+///
+/// # Errors
+/// When the ledger cannot be written.
+pub fn move_to(unit: &Unit<'_>, seal: &Seal, old: &Kept, layer: Layer) -> Result<u64, Fault> {
+    let new = Record { layer, ..old.record.clone() };
+    let to = shard_row(unit, Shard::of(layer, new.created))?;
+    unit.prepare_cached("UPDATE memory_record SET shard = ?2, seal = ?3 WHERE key = ?1")?
+        .execute(params![old.key, to, seal.of(&new)])?;
+    let (bytes, pinned) = (old.bytes(), i64::from(new.pinned));
+    changed(unit, old.shard, old.key, Tally { records: -1, bytes: -bytes, forgotten: 0, pinned: -pinned })?;
+    changed(unit, to, old.key, Tally { records: 1, bytes, forgotten: 0, pinned })
+}
+
+/// Takes a live record out of every answer. Returns the change's sequence.
+///
+/// # Errors
+/// When the ledger cannot be written.
+pub fn forget(unit: &Unit<'_>, old: &Kept) -> Result<u64, Fault> {
+    unit.prepare_cached("UPDATE memory_record SET forgotten = ?2 WHERE key = ?1")?
+        .execute(params![old.key, unit.now().millis()])?;
+    usage::remove(unit, &old.record.namespace, old.record.user.as_deref(), 1, old.bytes())?;
+    let pinned = -i64::from(old.record.pinned);
+    changed(unit, old.shard, old.key, Tally { records: -1, bytes: -old.bytes(), forgotten: 1, pinned })
+}
+
+/// Takes back that a record was forgotten. Returns the change's sequence.
+///
+/// # Errors
+/// `conflict` when namespace or user have no room; when the ledger cannot be written.
+pub fn restore(unit: &Unit<'_>, limits: &Limits, old: &Kept) -> Result<u64, Fault> {
+    unit.prepare_cached("UPDATE memory_record SET forgotten = NULL WHERE key = ?1")?.execute([old.key])?;
+    usage::add(unit, limits, &old.record.namespace, old.record.user.as_deref(), 1, old.bytes())?;
+    let pinned = i64::from(old.record.pinned);
+    changed(unit, old.shard, old.key, Tally { records: 1, bytes: old.bytes(), forgotten: -1, pinned })
+}
+
+/// What was purged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purged {
+    /// The record's id.
+    pub id: String,
+    /// The bytes of its content.
+    pub bytes: u64,
+    /// The change's sequence.
+    pub sequence: u64,
+}
+
+/// Removes a record with all its versions, forgotten or not; [`None`] when it is gone already, or is pinned and that is to
+/// be respected. `follow` says whether the index has to follow; it need not where it drops the whole shard.
+///
+/// # Errors
+/// When the ledger cannot be written.
+pub fn purge(unit: &Unit<'_>, key: i64, follow: bool, spare_pinned: bool) -> Result<Option<Purged>, Fault> {
+    let removed = unit
+        .prepare_cached(
+            "DELETE FROM memory_record WHERE key = ?1 AND (pinned = 0 OR ?2 = 0 OR forgotten IS NOT NULL)
+             RETURNING id, shard, octet_length(content), namespace, user, pinned, forgotten IS NOT NULL",
+        )?
+        .query_row(params![key, spare_pinned], |row| {
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, i64>(1)?,
+                row.get::<_, i64>(2)?,
+                row.get::<_, String>(3)?,
+                row.get::<_, Option<String>>(4)?,
+                row.get::<_, i64>(5)?,
+                row.get::<_, bool>(6)?,
+            ))
+        })
+        .optional()?;
+    let Some((id, shard, bytes, namespace, user, pinned, forgotten)) = removed else { return Ok(None) };
+    unit.prepare_cached("DELETE FROM memory_version WHERE record = ?1")?.execute([key])?;
+    let tally = if forgotten {
+        Tally { forgotten: -1, ..Tally::default() }
+    } else {
+        usage::remove(unit, &namespace, user.as_deref(), 1, bytes)?;
+        Tally { records: -1, bytes: -bytes, forgotten: 0, pinned: -pinned }
+    };
+    let sequence = if follow {
+        let sequence = changed(unit, shard, key, tally)?;
+        unit.prepare_cached("UPDATE memory_shard SET purged = ?2 WHERE shard = ?1")?
+            .execute(params![shard, signed(sequence)])?;
+        sequence
+    } else {
+        count(unit, shard, tally)?;
+        0
+    };
+    Ok(Some(Purged { id, bytes: bytes.unsigned_abs(), sequence }))
+}
+
+/// Puts a change in the line and counts it.
+fn changed(unit: &Unit<'_>, shard: i64, key: i64, tally: Tally) -> Result<u64, Fault> {
     unit.prepare_cached("INSERT INTO memory_change (shard, record) VALUES (?1, ?2)")?
         .execute(params![shard, key])?;
     let sequence = unit.last_insert_rowid();
+    // A month that comes back to life while it is being dropped is built anew: its settled sequence says so.
     unit.prepare_cached(
-        "UPDATE memory_shard SET records = records + ?2, content_bytes = content_bytes + ?2 * ?3, changed = ?4
+        "UPDATE memory_shard SET records = records + ?2, content_bytes = content_bytes + ?3, forgotten = forgotten + ?4,
+             pinned = pinned + ?5, changed = ?6, dropping = 0
          WHERE shard = ?1",
     )?
-    .execute(params![shard, by, bytes, sequence])?;
+    .execute(params![shard, tally.records, tally.bytes, tally.forgotten, tally.pinned, sequence])?;
     Ok(sequence.unsigned_abs())
 }
 
-/// The record of that id.
-///
-/// # Errors
-/// When the ledger cannot be read.
-pub fn get(connection: &Connection, id: &str) -> Result<Option<Record>, Fault> {
-    let sql =
-        format!("SELECT {RECORD} FROM memory_record r JOIN memory_shard s USING (shard) WHERE r.id = ?1");
-    Ok(connection.prepare_cached(&sql)?.query_row([id], record).optional()?)
+fn count(unit: &Unit<'_>, shard: i64, tally: Tally) -> Result<(), Fault> {
+    unit.prepare_cached(
+        "UPDATE memory_shard SET records = records + ?2, content_bytes = content_bytes + ?3, forgotten = forgotten + ?4,
+             pinned = pinned + ?5
+         WHERE shard = ?1",
+    )?
+    .execute(params![shard, tally.records, tally.bytes, tally.forgotten, tally.pinned])?;
+    Ok(())
 }
 
-/// The record of that key.
+/// The row of `shard`, made where there is none.
+fn shard_row(unit: &Unit<'_>, shard: Shard) -> Result<i64, Fault> {
+    let (layer, month) = (shard.layer.as_str(), shard.month());
+    unit.prepare_cached("INSERT INTO memory_shard (layer, month) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+        .execute(params![layer, month])?;
+    Ok(unit
+        .prepare_cached("SELECT shard FROM memory_shard WHERE layer = ?1 AND month = ?2")?
+        .query_row(params![layer, month], |row| row.get(0))?)
+}
+
+/// The record of that id, forgotten or not.
 ///
 /// # Errors
 /// When the ledger cannot be read.
-pub fn get_by_key(connection: &Connection, key: u64) -> Result<Option<Record>, Fault> {
+pub fn find(connection: &Connection, seal: &Seal, id: &str) -> Result<Option<Kept>, Fault> {
+    one(connection, seal, "r.id = ?1", id)
+}
+
+/// The record of that key, forgotten or not.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn find_by_key(connection: &Connection, seal: &Seal, key: i64) -> Result<Option<Kept>, Fault> {
+    one(connection, seal, "r.key = ?1", key)
+}
+
+fn one(
+    connection: &Connection,
+    seal: &Seal,
+    condition: &str,
+    value: impl rusqlite::ToSql,
+) -> Result<Option<Kept>, Fault> {
     let sql =
-        format!("SELECT {RECORD} FROM memory_record r JOIN memory_shard s USING (shard) WHERE r.key = ?1");
-    Ok(connection.prepare_cached(&sql)?.query_row([signed(key)], record).optional()?)
+        format!("SELECT {RECORD} FROM memory_record r JOIN memory_shard s USING (shard) WHERE {condition}");
+    Ok(connection.prepare_cached(&sql)?.query_row([value], |row| kept(row, seal)).optional()?)
+}
+
+/// A sound live record of `namespace` with this checksum; the oldest.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn same(
+    connection: &Connection,
+    seal: &Seal,
+    namespace: &str,
+    checksum: &str,
+    now: Timestamp,
+) -> Result<Option<Kept>, Fault> {
+    let sql = format!(
+        "SELECT {RECORD} FROM memory_record r JOIN memory_shard s USING (shard)
+         WHERE r.digest = ?1 AND r.checksum = ?2 AND r.namespace = ?3 AND r.forgotten IS NULL ORDER BY r.key"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![digest(checksum), checksum, namespace], |row| kept(row, seal))?;
+    for found in rows {
+        let found = found?;
+        if found.sound && found.is_live(now) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Records with a key above `after`, forgotten or not, by key, at most `limit`; of one shard, or of all.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn page(
+    connection: &Connection,
+    seal: &Seal,
+    shard: Option<i64>,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<Kept>, Fault> {
+    let within = if shard.is_some() { "r.shard = ?3 AND" } else { "?3 IS NULL AND" };
+    let sql = format!(
+        "SELECT {RECORD} FROM memory_record r JOIN memory_shard s USING (shard)
+         WHERE {within} r.key > ?1 ORDER BY r.key LIMIT ?2"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![after, limit, shard], |row| kept(row, seal))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Whether the present version of that record was written before `time`.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn written_before(connection: &Connection, key: i64, time: Timestamp) -> Result<bool, Fault> {
+    Ok(connection
+        .prepare_cached("SELECT 1 FROM memory_record WHERE key = ?1 AND coalesce(updated, 0) < ?2")?
+        .exists(params![key, time.millis()])?)
+}
+
+/// The highest key that was ever given.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn last_key(connection: &Connection) -> Result<i64, Fault> {
+    let sql = "SELECT coalesce(max(key), 0) FROM memory_record";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// The sequence of the last change of a shard.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn sequence(connection: &Connection, shard: i64) -> Result<u64, Fault> {
+    Ok(connection
+        .prepare_cached("SELECT changed FROM memory_shard WHERE shard = ?1")?
+        .query_row([shard], |row| unsigned(row, 0))?)
 }
 
 /// Every shard that ever had a record.
@@ -103,154 +393,97 @@ pub fn get_by_key(connection: &Connection, key: u64) -> Result<Option<Record>, F
 /// When the ledger cannot be read.
 pub fn shards(connection: &Connection) -> Result<Vec<ShardState>, Fault> {
     let mut statement = connection.prepare_cached(
-        "SELECT layer, month, records, content_bytes, changed, settled FROM memory_shard ORDER BY layer, month",
+        "SELECT layer, month, records, content_bytes, changed, settled, forgotten, pinned, dropping, purged, compacted, shard
+         FROM memory_shard ORDER BY layer, month",
     )?;
     let rows = statement.query_map([], |row| {
         let month: String = row.get(1)?;
-        let shard = Shard::parse(layer(row, 0)?, &month).ok_or(rusqlite::Error::InvalidColumnType(
-            1,
-            "month".into(),
-            rusqlite::types::Type::Text,
-        ))?;
+        let wrong = || rusqlite::Error::InvalidColumnType(1, "month".into(), Type::Text);
         Ok(ShardState {
-            shard,
+            shard: Shard::parse(layer(row, 0)?, &month).ok_or_else(wrong)?,
             records: unsigned(row, 2)?,
             content_bytes: unsigned(row, 3)?,
             changed: unsigned(row, 4)?,
             settled: unsigned(row, 5)?,
+            forgotten: unsigned(row, 6)?,
+            pinned: unsigned(row, 7)?,
+            dropping: row.get(8)?,
+            purged: unsigned(row, 9)?,
+            compacted: unsigned(row, 10)?,
+            row: row.get(11)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
-    Ok(Record {
-        id: row.get(0)?,
-        layer: layer(row, 1)?,
-        content: row.get(2)?,
-        tags: tags(row, 3)?,
-        entity: row.get(4)?,
-        importance: row.get(5)?,
-        created: Timestamp::from_millis(row.get(6)?),
-        checksum: row.get(7)?,
-    })
-}
-
-/// Columns: key, created, importance, tags, entity, content, from `first` on. [`None`] when the key is NULL.
-fn document(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Document>> {
-    let Some(key) = row.get::<_, Option<i64>>(first)? else { return Ok(None) };
-    Ok(Some(Document {
-        key: key.unsigned_abs(),
-        created: Timestamp::from_millis(row.get(first + 1)?),
-        importance: row.get(first + 2)?,
-        tags: tags(row, first + 3)?,
-        entity: row.get(first + 4)?,
-        content: row.get(first + 5)?,
-    }))
+/// Reads [`RECORD`]. Text that is none, which only someone else can have written, is read as far as it goes: the seal does
+/// not hold then.
+fn kept(row: &Row<'_>, seal: &Seal) -> rusqlite::Result<Kept> {
+    let text = |column: usize| -> rusqlite::Result<String> {
+        Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes().unwrap_or_default()).into_owned())
+    };
+    let optional = |column: usize| -> rusqlite::Result<Option<String>> {
+        let is_null = matches!(row.get_ref(column)?, rusqlite::types::ValueRef::Null);
+        if is_null { Ok(None) } else { text(column).map(Some) }
+    };
+    let time = |column: usize| -> rusqlite::Result<Option<Timestamp>> {
+        Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
+    };
+    let record = Record {
+        id: text(4)?,
+        layer: layer(row, 5)?,
+        content: text(6)?,
+        tags: text(7).map(|json| serde_json::from_str(&json).unwrap_or_else(|_| vec![json]))?,
+        entity: optional(8)?,
+        namespace: text(9)?,
+        user: optional(10)?,
+        source: optional(11)?,
+        importance: row.get(12)?,
+        created: Timestamp::from_millis(row.get(13)?),
+        updated: time(14)?,
+        expires: time(15)?,
+        pinned: row.get(16)?,
+        version: u32::try_from(row.get::<_, i64>(17)?).unwrap_or(0),
+        accesses: unsigned(row, 18)?,
+        last_access: time(19)?,
+        checksum: text(20)?,
+    };
+    let made = row.get_ref(3)?.as_blob_or_null()?.unwrap_or_default();
+    let sound = seal.holds(&record, made);
+    Ok(Kept { key: row.get(0)?, shard: row.get(1)?, forgotten: time(2)?, sound, record })
 }
 
 fn layer(row: &Row<'_>, column: usize) -> rusqlite::Result<Layer> {
     let name: String = row.get(column)?;
-    let unknown = || rusqlite::Error::InvalidColumnType(column, "layer".into(), rusqlite::types::Type::Text);
+    let unknown = || rusqlite::Error::InvalidColumnType(column, "layer".into(), Type::Text);
     Layer::parse(&name).ok_or_else(unknown)
 }
 
-fn tags(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
+pub(super) fn tags(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
     let json: String = row.get(column)?;
-    let wrong = |_| rusqlite::Error::InvalidColumnType(column, "tags".into(), rusqlite::types::Type::Text);
+    let wrong = |_| rusqlite::Error::InvalidColumnType(column, "tags".into(), Type::Text);
     serde_json::from_str(&json).map_err(wrong)
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn written_tags(tags: &[String]) -> Result<String, Fault> {
+    serde_json::to_string(tags).map_err(|_| Fault::internal())
+}
+
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     // Counters and sequences are never negative.
     Ok(row.get::<_, i64>(column)?.max(0).unsigned_abs())
 }
 
 /// SQLite's integers are signed; keys and sequences stay far below the difference.
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The ledger as the search index reads it, from a thread that may block.
-pub struct LedgerSource {
-    ledger: Ledger,
-    runtime: Handle,
+fn size(content: &str) -> i64 {
+    i64::try_from(content.len()).unwrap_or(i64::MAX)
 }
 
-impl LedgerSource {
-    /// `runtime` carries the wait for the ledger's writer.
-    pub const fn new(ledger: Ledger, runtime: Handle) -> Self {
-        Self { ledger, runtime }
-    }
-}
-
-impl Source for LedgerSource {
-    fn shards(&self) -> Result<Vec<ShardState>, Fault> {
-        self.ledger.read_blocking(shards)
-    }
-
-    fn changes(&self, shard: Shard, after: u64, limit: u32) -> Result<Vec<Change>, Fault> {
-        self.ledger.read_blocking(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT c.sequence, c.record, r.key, r.created, r.importance, r.tags, r.entity, r.content
-                 FROM memory_change c LEFT JOIN memory_record r ON r.key = c.record AND r.shard = c.shard
-                 WHERE c.shard = (SELECT shard FROM memory_shard WHERE layer = ?1 AND month = ?2)
-                   AND c.sequence > ?3
-                 ORDER BY c.sequence LIMIT ?4",
-            )?;
-            let from = params![shard.layer.as_str(), shard.month(), signed(after), limit];
-            let rows = statement.query_map(from, |row| {
-                Ok(Change {
-                    sequence: unsigned(row, 0)?,
-                    key: unsigned(row, 1)?,
-                    document: document(row, 2)?,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-    }
-
-    fn documents(&self, shard: Shard, after: u64, limit: u32) -> Result<Vec<Document>, Fault> {
-        self.ledger.read_blocking(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT key, created, importance, tags, entity, content FROM memory_record
-                 WHERE shard = (SELECT shard FROM memory_shard WHERE layer = ?1 AND month = ?2) AND key > ?3
-                 ORDER BY key LIMIT ?4",
-            )?;
-            let from = params![shard.layer.as_str(), shard.month(), signed(after), limit];
-            let rows = statement.query_map(from, |row| document(row, 0))?;
-            Ok(rows.filter_map(Result::transpose).collect::<Result<_, _>>()?)
-        })
-    }
-
-    fn settle(&self, shard: Shard, sequence: u64) -> Result<(), Fault> {
-        let (layer, month, sequence) = (shard.layer.as_str(), shard.month(), signed(sequence));
-        loop {
-            let month = month.clone();
-            let done = self.ledger.write(move |unit| settle_some(unit, layer, &month, sequence));
-            if self.runtime.block_on(done)? {
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// Drops some changes up to `sequence`; returns whether that was all.
-fn settle_some(unit: &Unit<'_>, layer: &str, month: &str, sequence: i64) -> Result<bool, Fault> {
-    let shard: i64 = unit
-        .prepare_cached("SELECT shard FROM memory_shard WHERE layer = ?1 AND month = ?2")?
-        .query_row(params![layer, month], |row| row.get(0))?;
-    let (rows, last): (u32, Option<i64>) = unit
-        .prepare_cached(
-            "SELECT count(*), max(sequence) FROM (SELECT sequence FROM memory_change
-             WHERE shard = ?1 AND sequence <= ?2 ORDER BY sequence LIMIT ?3)",
-        )?
-        .query_row(params![shard, sequence, SETTLE_ROWS], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let done = rows < SETTLE_ROWS;
-    let until = if done { sequence } else { last.unwrap_or(sequence) };
-    unit.prepare_cached("DELETE FROM memory_change WHERE shard = ?1 AND sequence <= ?2")?
-        .execute(params![shard, until])?;
-    unit.prepare_cached("UPDATE memory_shard SET settled = max(settled, ?2) WHERE shard = ?1")?
-        .execute(params![shard, until])?;
-    Ok(done)
+/// The first 64 bits of a checksum: an index over them is a fifth of one over all.
+pub(super) fn digest(checksum: &str) -> i64 {
+    u64::from_str_radix(checksum.get(..16).unwrap_or_default(), 16).unwrap_or(0).cast_signed()
 }

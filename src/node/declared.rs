@@ -4,7 +4,9 @@ use schemars::{Schema, SchemaGenerator};
 
 use super::presence::{Capabilities, ErrorEvent};
 use super::state::Status;
+use crate::conscience::ReviewNews;
 use crate::engine::jobs::News;
+use crate::memory::news::MemoryNews;
 
 /// An event: what is published on `{root}/{node}/events/{kind}`.
 pub struct EventDeclaration {
@@ -45,6 +47,18 @@ pub fn event_declarations() -> Vec<EventDeclaration> {
             summary: "Jobs as they begin, proceed and end",
             retained: false,
             schema: |generator| generator.subschema_for::<News<'static>>(),
+        },
+        EventDeclaration {
+            kind: "memory",
+            summary: "Records that changed, gathered for half a second",
+            retained: false,
+            schema: |generator| generator.subschema_for::<MemoryNews>(),
+        },
+        EventDeclaration {
+            kind: "reviews",
+            summary: "Reviews as they are opened, resolved and expire",
+            retained: false,
+            schema: |generator| generator.subschema_for::<ReviewNews>(),
         },
         EventDeclaration {
             kind: "status",

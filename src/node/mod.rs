@@ -5,6 +5,7 @@
 //! the link says goodbye, the ledger closes. It takes at most 5 s, with the broker gone too.
 
 mod declared;
+mod diary;
 mod presence;
 mod service;
 mod settings;
@@ -65,6 +66,9 @@ pub enum RunError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] OpenError),
+    /// The node's own key.
+    #[error(transparent)]
+    NodeKey(#[from] gate::node_key::NodeKeyError),
     /// A service could not read its part of the ledger.
     #[error("{service} could not start: {fault}")]
     Service {
@@ -82,6 +86,14 @@ pub enum RunError {
     /// A key that tokens are checked with.
     #[error("auth: {0}")]
     TrustedKey(#[from] gate::token::KeyError),
+    /// The rule file.
+    #[error("conscience.rules_file {}: {reason}", path.display())]
+    Rules {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A port or thread.
     #[error("{what}: {source}")]
     Io {
@@ -192,11 +204,16 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let names = Names::new(&config.node.root, &config.node.name).ok_or(RunError::Names)?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let health = Health::new(STALL_AFTER);
+    let conscience_config = settings::conscience_config(&config).await?;
     let ledger = settings::open_ledger(&config, &metrics, clock.clone()).await?;
+    let events = Events::default();
 
-    let memory = Memory::open(ledger.clone(), settings::memory_config(&config))
+    let seal = tokio::task::block_in_place(|| settings::memory_seal(&config))?;
+    let memory = Memory::open(ledger.clone(), seal, settings::memory_config(&config))
         .map_err(|source| RunError::Io { what: "the memory's index".to_owned(), source })?;
-    let conscience = Conscience::open(&ledger, settings::thresholds(&config))
+    memory.prepare().await.map_err(|fault| RunError::Service { service: "memory", fault })?;
+    let diary = Arc::new(diary::NodeDiary(memory.clone()));
+    let conscience = Conscience::open(ledger.clone(), conscience_config, events.clone(), diary)
         .await
         .map_err(|fault| RunError::Service { service: "conscience", fault })?;
 
@@ -211,7 +228,6 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         clock.clone(),
     );
     let publisher: Arc<dyn Publish> = Arc::new(publisher);
-    let events = Events::default();
     let jobs = Jobs::new(config.limits.jobs_in_flight);
     let (reload, reload_asked) = watch::channel(0);
     let state = Arc::new(NodeState::new(
@@ -262,6 +278,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         memory,
         keys,
         guard,
+        conscience: conscience.clone(),
     };
     let hooks = Hooks {
         presence: presence.clone(),
@@ -279,7 +296,13 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         "the event publisher",
         events.clone().publish(names, publisher.clone(), running.stop.clone()),
     );
+    spawn(
+        &mut core,
+        "the memory's upkeep",
+        running.memory.clone().upkeep(events.clone(), running.stop.clone()),
+    );
     spawn(&mut core, "the monitor", running.clone().monitor());
+    spawn(&mut core, "the conscience", conscience.keep_house(running.stop.clone()));
     spawn(
         &mut core,
         "the heartbeat",
@@ -387,6 +410,7 @@ struct Running {
     memory: Arc<Memory>,
     keys: Arc<Keys>,
     guard: Arc<Guard>,
+    conscience: Arc<Conscience>,
 }
 
 impl Running {
@@ -421,6 +445,9 @@ impl Running {
             self.metrics.ledger_wal_bytes(stats.wal_bytes());
             self.metrics.queue_depth("ledger", ledger.queued());
             let engine = self.state.engine();
+            for (cache, stats) in self.conscience.cache_stats() {
+                self.metrics.cache_requests(cache, stats.hits, stats.misses);
+            }
             self.metrics.outbox_open(engine.map_or(0, Engine::outbox_open));
             self.metrics.queue_depth("running", engine.map_or(0, Engine::running));
             self.metrics.auth_open(self.guard.mode() == AuthMode::Open);
@@ -441,6 +468,7 @@ impl Running {
                     self.metrics.index_bytes(layer.layer.as_str(), layer.index_bytes);
                 }
                 self.metrics.index_lag(stats.lag);
+                self.metrics.memory_broken_seals(stats.broken);
             }
             Err(error) => tracing::debug!(%error, "memory has no figures at the moment"),
         }
@@ -468,6 +496,11 @@ async fn shut_down(
     }
     core.shutdown().await;
     let _ = tokio::time::timeout(CLOSE_LIMIT, running.keys.write_down_use()).await;
+    match tokio::time::timeout(CLOSE_LIMIT, running.conscience.flush()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the last decisions could not be put down"),
+        Err(_) => tracing::warn!("putting down the last decisions took too long"),
+    }
     let (memory, ledger) = (running.memory.clone(), ledger.clone());
     let closed = tokio::task::spawn_blocking(move || {
         memory.close();

@@ -11,14 +11,16 @@ use crate::engine::{Bounds, Limits};
 use crate::gate::access::{AccessVerifier, KeyFiles};
 use crate::gate::guard::{self, Guard};
 use crate::gate::keys::Keys;
-use crate::gate::node_key::NodeKey;
+use crate::gate::node_key::{NodeKey, NodeKeyError};
 use crate::gate::permissions::Permissions;
 use crate::gate::rate::Rate;
 use crate::gate::seal::Seal;
 use crate::gate::token;
 use crate::ledger::{self, Ledger};
 use crate::llm;
-use crate::memory;
+use crate::memory::index::Analysis;
+use crate::memory::model::Layer;
+use crate::memory::{self, Ranking, Rankings};
 use crate::mqtt::{ConnectOptions, Login};
 use crate::observe::Metrics;
 use crate::tls;
@@ -46,10 +48,59 @@ pub(super) async fn open_ledger(
         .map_err(RunError::from)
 }
 
+/// The key that the memories are sealed with. Blocks shortly.
+pub(super) fn memory_seal(config: &Config) -> Result<memory::Seal, NodeKeyError> {
+    let key = NodeKey::load_or_create(&config.node.key_file)?;
+    Ok(memory::Seal::new(key.hmac(memory::Seal::PURPOSE)))
+}
+
 pub(super) fn memory_config(config: &Config) -> memory::Config {
-    let mut memory =
-        memory::Config { max_content_chars: config.memory.content_max_chars, ..memory::Config::default() };
-    memory.index.commit_interval = config.memory.index_commit;
+    const MEGABYTE: u64 = 1 << 20;
+    let (written, kept) = (&config.memory, &config.retention);
+    let keep = |days, megabytes| memory::retention::Keep { days, max_bytes: megabytes * MEGABYTE };
+    let share = |records, megabytes| memory::Share { records, bytes: megabytes * MEGABYTE };
+    let mut memory = memory::Config {
+        max_content_chars: written.content_max_chars,
+        limits: memory::Limits {
+            namespace: share(written.namespace_max_records, written.namespace_max_mb),
+            user: share(written.user_max_records, written.user_max_mb),
+        },
+        retention: memory::retention::Retention {
+            layers: [
+                keep(kept.short_term_days, kept.short_term_max_mb),
+                keep(kept.long_term_days, kept.long_term_max_mb),
+                keep(kept.working_days, kept.working_max_mb),
+                keep(kept.episodic_days, kept.episodic_max_mb),
+                keep(kept.semantic_days, kept.semantic_max_mb),
+            ],
+            forgotten_days: written.forgotten_days,
+            history_days: written.history_days,
+            interval: (!kept.prune_interval.is_zero()).then_some(kept.prune_interval),
+            max_share: kept.max_share,
+            max_share_floor: kept.max_share_floor,
+            promote_importance: written.promote_importance,
+            promote_accesses: written.promote_accesses,
+            half_life_days: written.importance_half_life_days,
+        },
+        transfer_dir: Some(written.transfer_dir.clone()),
+        ..memory::Config::default()
+    };
+    memory.index.commit_interval = written.index_commit;
+    memory.index.look_interval = config.memory.index_look;
+    // Every word that the key accepts is a language: a test tries them all.
+    memory.index.analysis = Analysis::in_language(&config.memory.language).unwrap_or_default();
+    let ranking = &config.ranking;
+    memory.rankings = Rankings::new(|layer| {
+        let weights = match layer {
+            Layer::ShortTerm => ranking.short_term,
+            Layer::LongTerm => ranking.long_term,
+            Layer::Working => ranking.working,
+            Layer::Episodic => ranking.episodic,
+            Layer::Semantic => ranking.semantic,
+        };
+        let config::Weights { text, recency, importance, half_life_days } = weights;
+        Ranking { text, recency, importance, half_life_days }
+    });
     memory
 }
 
@@ -169,9 +220,64 @@ pub(super) fn llm_config(config: &Config) -> llm::Config {
     }
 }
 
-pub(super) const fn thresholds(config: &Config) -> conscience::Thresholds {
-    conscience::Thresholds {
-        approve_at: config.conscience.approve_at,
-        refuse_below: config.conscience.refuse_below,
+/// How the conscience judges, with the rules of the rule file.
+pub(super) async fn conscience_config(config: &Config) -> Result<conscience::Config, RunError> {
+    let settings = &config.conscience;
+    let rules = match &settings.rules_file {
+        None => None,
+        Some(path) => {
+            let wrong = |reason: String| RunError::Rules { path: path.clone(), reason };
+            let toml = tokio::fs::read_to_string(path).await.map_err(|error| wrong(error.to_string()))?;
+            let rules = conscience::read_rules(&toml).map_err(|fault| wrong(fault.message))?;
+            conscience::check_rules(rules.clone()).map_err(|fault| wrong(fault.message))?;
+            Some(rules)
+        }
+    };
+    Ok(conscience::Config {
+        thresholds: conscience::Thresholds {
+            approve_at: settings.approve_at,
+            refuse_below: settings.refuse_below,
+        },
+        review_expiry: settings.review_expiry,
+        keep_decisions: settings.decisions,
+        decision_rows: settings.decision_rows,
+        rules,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(key: &str) -> Config {
+        let text = format!("node.name = \"n1\"\nbroker.url = \"mqtts://b\"\n{key}");
+        Config::from_toml(&text).unwrap()
+    }
+
+    #[test]
+    fn every_language_that_can_be_configured_is_one() {
+        let Some(config::Kind::Choice(words)) = config::key("memory.language").map(|key| key.kind) else {
+            panic!()
+        };
+        for word in words {
+            let config = with(&format!("memory.language = \"{word}\""));
+            assert_eq!(Some(memory_config(&config).index.analysis), Analysis::in_language(word));
+        }
+        assert_eq!(words.len(), crate::memory::index::LANGUAGES.len() + 1);
+    }
+
+    #[test]
+    fn the_ranking_of_each_layer_is_configured_and_has_the_documented_default() {
+        assert_eq!(memory_config(&with("")).rankings, Rankings::default());
+        for layer in Layer::ALL {
+            let name = layer.as_str();
+            let text = "text 0.5, recency 0.25, importance 0.125, half_life_days 11";
+            let rankings = memory_config(&with(&format!("ranking.{name} = \"{text}\""))).rankings;
+            let changed = Ranking { text: 0.5, recency: 0.25, importance: 0.125, half_life_days: 11.0 };
+            for other in Layer::ALL {
+                let expected = if other == layer { changed } else { *Rankings::default().of(other) };
+                assert_eq!(*rankings.of(other), expected, "{name} {}", other.as_str());
+            }
+        }
     }
 }

@@ -48,6 +48,7 @@ struct Inner {
     llm_requests: Family<Counter, 2>,
     llm_duration: Family<Histogram, 1>,
     llm_tokens: Family<Counter, 1>,
+    cache_requests: Family<Counter, 2>,
     memory_records: Family<Gauge, 1>,
     index_bytes: Family<Gauge, 1>,
     connected: Gauge,
@@ -61,6 +62,7 @@ struct Inner {
     outbox_open: Gauge,
     auth_open: Gauge,
     index_lag: Gauge,
+    memory_broken_seals: Counter,
     uptime: Gauge,
     resident_memory: Gauge,
 }
@@ -128,6 +130,12 @@ impl Metrics {
                 ["provider"],
                 "Tokens of questions and answers, as the provider counts.",
             ),
+            cache_requests: Family::new(
+                r,
+                "orchd_cache_requests_total",
+                ["cache", "result"],
+                "Requests to a cache, by result: hit or miss.",
+            ),
             memory_records: Family::new(
                 r,
                 "orchd_memory_records",
@@ -170,6 +178,11 @@ impl Metrics {
                 "1 while everyone may do everything (auth.mode open), else 0.",
             ),
             outbox_open: gauge(r, "orchd_outbox_open", "Replies that the broker has not accepted yet."),
+            memory_broken_seals: counter(
+                r,
+                "orchd_memory_broken_seals_total",
+                "Answers that left out a memory because its seal is broken.",
+            ),
             index_lag: gauge(
                 r,
                 "orchd_index_lag",
@@ -274,6 +287,12 @@ impl Metrics {
         self.0.llm_tokens.with([provider], |c| c.increment(tokens));
     }
 
+    /// How often a cache had what it was asked for since the start, and how often not.
+    pub fn cache_requests(&self, cache: &'static str, hits: u64, misses: u64) {
+        self.0.cache_requests.with([cache, "hit"], |c| c.absolute(hits));
+        self.0.cache_requests.with([cache, "miss"], |c| c.absolute(misses));
+    }
+
     /// Records in a memory layer.
     pub fn memory_records(&self, layer: &'static str, records: u64) {
         self.0.memory_records.with([layer], |g| g.set(records as f64));
@@ -282,6 +301,11 @@ impl Metrics {
     /// Size of a layer's search index on disk.
     pub fn index_bytes(&self, layer: &'static str, bytes: u64) {
         self.0.index_bytes.with([layer], |g| g.set(bytes as f64));
+    }
+
+    /// How many answers have left out a memory because its seal is broken.
+    pub fn memory_broken_seals(&self, answers: u64) {
+        self.0.memory_broken_seals.absolute(answers);
     }
 
     /// Sequences that the ledger has and the index has not committed.

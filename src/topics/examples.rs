@@ -10,6 +10,18 @@ const ID: &str = "0198c2d4-7a51-7c3e-9f4b-2d5e8a1c6b70";
 pub fn request(name: &str) -> Option<Value> {
     Some(match name {
         "conscience/evaluate" => json!({ "action": "I will help someone in need" }),
+        "conscience/decisions" => {
+            json!({ "from": "2026-11-20T00:00:00Z", "outcome": "refused", "limit": 20 })
+        }
+        "conscience/reviews/list" => json!({ "state": "open" }),
+        "conscience/reviews/resolve" => {
+            json!({ "review_id": ID, "approve": false, "note": "not on a Sunday" })
+        }
+        "conscience/rules/import" => json!({
+            "toml": "[[rule]]\nname = \"no-gossip\"\ndescription = \"Do not gossip about colleagues.\"\nweight = 3.0\n",
+        }),
+        "conscience/rules/simulate" => json!({ "remove": ["spending"], "limit": 1000 }),
+        "conscience/rules/test" => json!({ "name": "no-harm" }),
         "conscience/rules/remove" => json!({ "name": "no-gossip" }),
         "conscience/rules/set" => json!({
             "name": "no-gossip",
@@ -18,7 +30,16 @@ pub fn request(name: &str) -> Option<Value> {
             "stance": "forbids",
             "patterns": ["gossip about <person>"],
         }),
+        "memory/archive" => json!({ "before": "2026-01" }),
+        "memory/export" => json!({ "file": "lab.jsonl.zst", "layers": ["long_term"] }),
         "memory/forget" | "memory/get" => json!({ "id": ID }),
+        "memory/import" => json!({ "file": "lab.jsonl.zst" }),
+        "memory/pin" => json!({ "id": ID, "pinned": true }),
+        "memory/promote" => json!({ "ids": [ID] }),
+        "memory/prune" => json!({ "dry_run": true }),
+        "memory/update" => {
+            json!({ "id": ID, "content": "The kettle in the lab was replaced.", "if_version": 1 })
+        }
         "memory/query" => json!({ "text": "kettle", "layers": ["long_term"], "limit": 5 }),
         "memory/store" => json!({
             "content": "The kettle in the lab trips the fuse.",
@@ -48,7 +69,8 @@ pub fn request(name: &str) -> Option<Value> {
         "soul/merge" => json!({ "from": "Ada L.", "into": "ada" }),
         "soul/record" => json!({ "name": "ada", "emotion": "joy", "intensity": 0.6 }),
         "soul/upsert" => json!({ "name": "ada", "note": "Services the pumps." }),
-        "conscience/rules/list"
+        "conscience/rules/export"
+        | "conscience/rules/list"
         | "llm/providers"
         | "memory/rebuild"
         | "memory/stats"

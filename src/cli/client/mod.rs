@@ -43,6 +43,9 @@ pub(super) struct Reach {
 pub(super) const HELP: &str = "\
 Talks to a node over MQTT (--profile), or on its own machine through the control socket (--config).";
 
+/// How long a job may take, unless another limit is given.
+const JOB_LIMIT: Duration = Duration::from_secs(3_600);
+
 /// A question to a node.
 #[derive(Debug)]
 pub(super) struct Question {
@@ -163,13 +166,19 @@ impl Reach {
 
     /// Asks and waits for the reply, which may be an error.
     pub(super) fn answer(&self, route: &Route, question: &Question) -> Result<Answer, Failure> {
-        let limit = self.limit(route);
-        block_on(async {
-            match route {
-                Route::Broker(profile) => broker::ask(profile, self.node.as_deref(), question, limit).await,
-                Route::Socket(path) => socket::ask(path, question, limit).await,
-            }
-        })?
+        block_on(self.answer_within(route, question, self.limit(route)))?
+    }
+
+    async fn answer_within(
+        &self,
+        route: &Route,
+        question: &Question,
+        limit: Duration,
+    ) -> Result<Answer, Failure> {
+        match route {
+            Route::Broker(profile) => broker::ask(profile, self.node.as_deref(), question, limit).await,
+            Route::Socket(path) => socket::ask(path, question, limit).await,
+        }
     }
 
     /// Asks, shows the answer with `show` (or whole, with `--json`), and says how it ended: `judge` looks at a good one.
@@ -180,22 +189,79 @@ impl Reach {
         show: impl FnOnce(&Answer) -> String,
         judge: impl FnOnce(&Answer) -> Exit,
     ) -> Exit {
-        let answer = match self.route(shared).and_then(|route| self.answer(&route, question)) {
-            Ok(answer) => answer,
-            Err(failure) => return failure.report(),
-        };
+        match self.route(shared).and_then(|route| self.answer(&route, question)) {
+            Ok(answer) => self.show(&answer, show, judge),
+            Err(failure) => failure.report(),
+        }
+    }
+
+    /// As [`Reach::ask`] for a job, which may take up to an hour unless a limit was given. `step` is told how far it is,
+    /// as far as its events come through.
+    pub(super) fn follow(
+        &self,
+        shared: &Shared,
+        question: &Question,
+        step: Option<impl FnMut(u64, u64)>,
+        show: impl FnOnce(&Answer) -> String,
+    ) -> Exit {
+        let answered = self.route(shared).and_then(|route| {
+            block_on(async {
+                let watched = async {
+                    if let Some(step) = step {
+                        // Without events there is no progress to show, and the answer comes all the same.
+                        let _ = self.watch_steps(&route, &question.command, step).await;
+                    }
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    answer = self.answer_within(&route, question, self.given_limit().unwrap_or(JOB_LIMIT)) => answer,
+                    () = watched => Err(Failure::NotAnAnswer),
+                }
+            })?
+        });
+        match answered {
+            Ok(answer) => self.show(&answer, show, |_| Exit::Ok),
+            Err(failure) => failure.report(),
+        }
+    }
+
+    async fn watch_steps(
+        &self,
+        route: &Route,
+        command: &str,
+        mut step: impl FnMut(u64, u64),
+    ) -> Result<(), Failure> {
+        let mut events = Events::listen(route, self.node.as_deref(), &["jobs".to_owned()]).await?;
+        loop {
+            let told = events.next().await?.payload;
+            let number = |key: &str| told["progress"][key].as_u64();
+            if told["command"] == command
+                && let (Some(done), Some(total)) = (number("done"), number("total"))
+            {
+                step(done, total);
+            }
+        }
+    }
+
+    /// Prints an answer, and says how it ended.
+    fn show(
+        &self,
+        answer: &Answer,
+        show: impl FnOnce(&Answer) -> String,
+        judge: impl FnOnce(&Answer) -> Exit,
+    ) -> Exit {
         let fault = answer.fault();
         let text = match &fault {
             _ if self.json => format!("{}\n", answer.json()),
             Some(_) => String::new(),
-            None => show(&answer),
+            None => show(answer),
         };
         let printed = print(&text);
         match fault {
             _ if printed != Exit::Ok => printed,
             Some(_) if self.json => Exit::Failed,
             Some(fault) => Failure::Node(fault).report(),
-            None => judge(&answer),
+            None => judge(answer),
         }
     }
 }

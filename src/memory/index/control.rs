@@ -24,6 +24,8 @@ struct Inner {
     stop: bool,
     /// Someone waits for the latest state.
     urgent: bool,
+    /// Someone waits for purged words to leave the files.
+    compact: bool,
     /// Changes since the last turn.
     changes: u64,
     shards: HashMap<Shard, Status>,
@@ -138,7 +140,20 @@ impl Control {
         self.tick.subscribe()
     }
 
-    fn tick(&self) {
+    /// Asks for what was purged to leave the files of the index at once.
+    pub fn request_compaction(&self) {
+        let mut inner = self.inner();
+        inner.compact = true;
+        inner.urgent = true;
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn take_compaction(&self) -> bool {
+        std::mem::take(&mut self.inner().compact)
+    }
+
+    pub(super) fn tick(&self) {
         self.tick.send_modify(|count| *count += 1);
     }
 

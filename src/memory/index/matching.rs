@@ -33,6 +33,9 @@ pub fn query(fields: &Fields, shard: Shard, words: &Words, filter: &Filter) -> B
         limit(Occur::Must, field, &wanted.is);
         limit(Occur::MustNot, field, &wanted.not);
     }
+    for (field, wanted) in [(fields.namespace, &filter.namespace), (fields.user, &filter.user)] {
+        limit(Occur::Must, field, wanted.as_slice());
+    }
     if let Some(range) = range(fields, shard, filter) {
         limits.push((Occur::Must, Box::new(ConstScoreQuery::new(Box::new(range), 0.0))));
     }

@@ -8,6 +8,7 @@
 //! ledger is the [`Source`].
 
 mod analysis;
+mod compact;
 mod control;
 mod files;
 mod matching;
@@ -51,6 +52,18 @@ pub struct ShardState {
     pub changed: u64,
     /// Its changes up to this sequence are no longer kept: an index that is not at least as far is built anew.
     pub settled: u64,
+    /// Records that are forgotten: they count no longer, and are not purged yet.
+    pub forgotten: u64,
+    /// Records that are pinned.
+    pub pinned: u64,
+    /// It is being removed as a whole: the index lets go of it.
+    pub dropping: bool,
+    /// Sequence of the last purge.
+    pub purged: u64,
+    /// Purges up to this sequence have left the files of the index.
+    pub compacted: u64,
+    /// Its row in the ledger.
+    pub row: i64,
 }
 
 /// What the index needs of a record.
@@ -66,6 +79,10 @@ pub struct Document {
     pub tags: Vec<String>,
     /// Whom or what it is about.
     pub entity: Option<String>,
+    /// Whose it is.
+    pub namespace: String,
+    /// The user whom it belongs to.
+    pub user: Option<String>,
     /// Goes through the analyzer and is not kept.
     pub content: String,
 }
@@ -106,6 +123,12 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// When the ledger cannot be written.
     fn settle(&self, shard: Shard, sequence: u64) -> Result<(), Fault>;
+
+    /// Everything that was purged up to `sequence` has left the files of the index of `shard`.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    fn compacted(&self, shard: Shard, sequence: u64) -> Result<(), Fault>;
 }
 
 /// How the projection is kept.
@@ -214,6 +237,11 @@ impl Projection {
             self.control.report_damage(*shard);
         }
         searched
+    }
+
+    /// Closes what is open of a shard for searching, so that the files that it has given up leave the disk.
+    pub fn release(&self, shard: Shard) {
+        self.readers.forget(shard);
     }
 
     /// Bytes of the shard's folder. Blocks.

@@ -31,24 +31,26 @@ const FAILURES_TO_DAMAGE: u32 = 3;
 /// How often every byte of every shard is compared with its checksum.
 const READ_ALL_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
 
-struct Failure {
+pub(super) struct Failure {
     count: u32,
     retry_at: Instant,
 }
 
 pub(super) struct Projector {
-    shelf: Arc<Shelf>,
-    source: Arc<dyn Source>,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) source: Arc<dyn Source>,
     options: Options,
-    control: Arc<Control>,
+    pub(super) control: Arc<Control>,
     /// The last used comes last.
     writers: Vec<(Shard, ShardWriter)>,
     /// Committed here, and not yet settled in the ledger: up to which sequence, and over how many sequences.
-    unsettled: HashMap<Shard, (u64, u64)>,
-    failures: HashMap<Shard, Failure>,
-    rebuild: Option<Rebuild>,
+    pub(super) unsettled: HashMap<Shard, (u64, u64)>,
+    pub(super) failures: HashMap<Shard, Failure>,
+    pub(super) rebuild: Option<Rebuild>,
     /// Shards whose every byte is still to be compared, and when to begin anew.
     unread: (Vec<Shard>, Instant),
+    /// When a shard was last compacted.
+    pub(super) compacted: HashMap<Shard, Instant>,
 }
 
 impl Projector {
@@ -68,6 +70,7 @@ impl Projector {
             failures: HashMap::new(),
             rebuild: None,
             unread: (Vec::new(), Instant::now() + READ_ALL_INTERVAL),
+            compacted: HashMap::new(),
         }
     }
 
@@ -125,25 +128,46 @@ impl Projector {
                 return;
             }
         };
-        for state in states {
+        for state in &states {
             if self.control.stopping() {
                 return;
             }
-            let rebuilding = self.rebuild.as_ref().is_some_and(|rebuild| rebuild.shard() == state.shard);
-            if self.control.committed(&state) >= state.changed
-                || rebuilding
+            if state.dropping {
+                self.drop_shard(state);
+                continue;
+            }
+            if self.control.committed(state) >= state.changed
+                || self.is_rebuilding(state.shard)
                 || self.control.is_damaged(state.shard)
             {
                 continue;
             }
-            if self.failures.get(&state.shard).is_some_and(|failure| Instant::now() < failure.retry_at) {
+            if self.is_failing(state.shard) {
                 self.control.keep_dirty();
                 continue;
             }
-            match guarded(|| self.catch_up(&state)) {
+            match guarded(|| self.catch_up(state)) {
                 Ok(()) => self.recovered(state.shard),
                 Err(error) => self.failed(state.shard, &error),
             }
+        }
+        let asked = self.control.take_compaction();
+        self.compact(&states, asked);
+    }
+
+    /// Whether it has failed, and is not to be tried again yet.
+    pub(super) fn is_failing(&self, shard: Shard) -> bool {
+        self.failures.get(&shard).is_some_and(|failure| Instant::now() < failure.retry_at)
+    }
+
+    pub(super) fn is_rebuilding(&self, shard: Shard) -> bool {
+        self.rebuild.as_ref().is_some_and(|rebuild| rebuild.shard() == shard)
+    }
+
+    pub(super) fn close_writer(&mut self, shard: Shard) {
+        if let Some(position) = self.writers.iter().position(|(open, _)| *open == shard) {
+            let (shard, writer) = self.writers.remove(position);
+            close(shard, writer);
         }
     }
 
@@ -213,6 +237,9 @@ impl Projector {
         self.limit_writers(0);
         let source = &self.source;
         self.unsettled.retain(|shard, (sequence, _)| source.settle(*shard, *sequence).is_err());
+        if let Ok(states) = self.source.shards() {
+            self.compact(&states, true);
+        }
     }
 
     /// Looks whether files have changed that never should, and reads one shard of those whose turn it is. What is being
@@ -222,7 +249,9 @@ impl Projector {
         let Ok(states) = self.source.shards() else { return };
         let written = |shard| self.writers.iter().any(|(open, _)| *open == shard);
         let still = states.iter().filter(|state| {
-            self.control.committed(state) > 0
+            state.records > 0
+                && !state.dropping
+                && self.control.committed(state) > 0
                 && !self.control.is_damaged(state.shard)
                 && !written(state.shard)
         });
@@ -265,7 +294,8 @@ impl Projector {
             self.limit_writers(MAX_WRITERS - 1);
             // The old index still answers where it can, but is no longer written.
             self.writers.retain(|(open, _)| *open != shard);
-            let state = self.source.shards()?.into_iter().find(|state| state.shard == shard);
+            let state =
+                self.source.shards()?.into_iter().find(|state| state.shard == shard && !state.dropping);
             let Some(state) = state else {
                 self.control.set_rebuilt(shard, 0);
                 return Ok(());
@@ -292,7 +322,7 @@ impl Projector {
     }
 
     /// Drops the shard's writer, and decides between another try and building it anew. Logged once until it recovers.
-    fn failed(&mut self, shard: Shard, error: &IndexError) {
+    pub(super) fn failed(&mut self, shard: Shard, error: &IndexError) {
         self.writers.retain(|(open, _)| *open != shard);
         let count = self.failures.get(&shard).map_or(0, |failure| failure.count).saturating_add(1);
         if count == 1 {

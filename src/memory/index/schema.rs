@@ -39,6 +39,10 @@ pub struct Fields {
     pub tag: Field,
     /// The entity, as it is.
     pub entity: Field,
+    /// The namespace, as it is.
+    pub namespace: Field,
+    /// The user, as it is.
+    pub user: Field,
     /// The content's words, with positions for phrases.
     pub content: Field,
     /// The names in the content that are more than one word.
@@ -76,6 +80,8 @@ impl Layout {
             importance: builder.add_u64_field(IMPORTANCE, FAST),
             tag: builder.add_text_field("tag", exact("raw", IndexRecordOption::Basic)),
             entity: builder.add_text_field("entity", exact("raw", IndexRecordOption::Basic)),
+            namespace: builder.add_text_field("namespace", exact("raw", IndexRecordOption::Basic)),
+            user: builder.add_text_field("user", exact("raw", IndexRecordOption::Basic)),
             content: builder.add_text_field("content", TextOptions::default().set_indexing_options(words)),
             name: builder.add_text_field("name", exact(NAMES, IndexRecordOption::WithFreqs)),
         };
@@ -124,6 +130,10 @@ impl Layout {
         }
         if let Some(entity) = &doc.entity {
             out.add_text(fields.entity, entity);
+        }
+        out.add_text(fields.namespace, &doc.namespace);
+        if let Some(user) = &doc.user {
+            out.add_text(fields.user, user);
         }
         out.add_text(fields.content, &doc.content);
         out.add_text(fields.name, &doc.content);

@@ -28,16 +28,8 @@ pub struct Place {
     pub key: u64,
 }
 
-impl Eq for Place {}
-
-impl PartialOrd for Place {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Place {
-    fn cmp(&self, other: &Self) -> Ordering {
+impl Place {
+    fn order(&self, other: &Self) -> Ordering {
         self.score.total_cmp(&other.score).then(self.key.cmp(&other.key))
     }
 }
@@ -61,7 +53,7 @@ impl PartialOrd for Candidate {
 
 impl Ord for Candidate {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.place.cmp(&other.place)
+        self.place.order(&other.place)
     }
 }
 
@@ -80,14 +72,12 @@ impl Top {
     }
 
     fn offer(&mut self, candidate: Candidate) {
-        if self.after.is_some_and(|after| candidate.place >= after) {
+        if self.after.is_some_and(|after| candidate.place.order(&after).is_ge()) {
             return;
         }
         if self.heap.len() < self.limit {
             self.heap.push(Reverse(candidate));
-        } else if let Some(mut worst) = self.heap.peek_mut()
-            && candidate > worst.0
-        {
+        } else if let Some(mut worst) = self.heap.peek_mut().filter(|worst| candidate > worst.0) {
             *worst = Reverse(candidate);
         }
     }

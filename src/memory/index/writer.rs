@@ -17,7 +17,7 @@ use super::shelf::Shelf;
 use super::{Document, IndexError, Shard, ShardState};
 
 /// The smallest arena that tantivy accepts.
-const ARENA_BYTES: usize = 15_000_000;
+pub(super) const ARENA_BYTES: usize = 15_000_000;
 /// Share of deleted documents from which a segment is rewritten, so that forgotten terms leave the disk.
 const DELETED_SHARE: f32 = 0.2;
 

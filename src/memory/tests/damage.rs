@@ -206,7 +206,7 @@ async fn an_index_that_cannot_be_written_holds_up_no_store_and_recovers_by_itsel
     let index = node.ledger.folder().join(INDEX_FOLDER);
     std::fs::write(&index, "in the way").unwrap();
     let id = node.store("patience").await;
-    assert_eq!(node.memory.get(Get { id }).await.unwrap().content, "patience");
+    assert_eq!(node.get(&id).await.unwrap().record.content, "patience");
     let found = node.query(serde_json::json!({ "text": "patience", "consistency": "latest" })).await;
     assert!(found.partial && found.hits.is_empty());
     std::fs::remove_file(&index).unwrap();

@@ -77,7 +77,7 @@ proptest! {
             for (day, json) in &records {
                 node.now.store(day_at(*day).millis(), Ordering::SeqCst);
                 let id = node.store_request(request(json)).await.id;
-                model.push(node.memory.get(Get { id }).await.unwrap());
+                model.push(node.get(&id).await.unwrap().record);
             }
             node.now.store(day_at(90).millis(), Ordering::SeqCst);
             for index in forget {

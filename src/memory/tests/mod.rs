@@ -1,15 +1,21 @@
 //! Memory through its public face, over a real ledger.
 
+mod against_a_map;
 mod damage;
 mod filters;
+mod life;
+mod pruning;
 mod queries;
+mod transfer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use super::model::{Store, Stored};
 use super::query::{Found, Hit};
+use super::requests::{Forgotten, Got};
 use super::*;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::wire::{Encoding, Payload};
 
 const NOVEMBER: &str = "2026-11-21T12:00:00Z";
@@ -26,7 +32,7 @@ struct Node {
 /// Commits only when someone waits, and settles only when asked to rest.
 fn lazy() -> Config {
     let index = index::Options { commit_interval: LONG, writer_idle: LONG, ..index::Options::default() };
-    Config { index, ..Config::default() }
+    Config { index, latest_limit: LONG, ..Config::default() }
 }
 
 fn brisk() -> Config {
@@ -37,7 +43,11 @@ fn brisk() -> Config {
         look_interval: short,
         ..index::Options::default()
     };
-    Config { index, ..Config::default() }
+    Config { index, latest_limit: LONG, ..Config::default() }
+}
+
+fn seal() -> Seal {
+    Seal::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[7; 32]))
 }
 
 fn open(dir: &Path, now: &Arc<AtomicI64>, config: Config) -> (Ledger, Arc<Memory>) {
@@ -45,7 +55,7 @@ fn open(dir: &Path, now: &Arc<AtomicI64>, config: Config) -> (Ledger, Arc<Memory
     let clock = Clock::from_fn(move || Timestamp::from_millis(now.load(Ordering::SeqCst)));
     let options = crate::ledger::Options { reserve_bytes: 1 << 20, ..Default::default() };
     let ledger = Ledger::open(dir, &options, clock).unwrap();
-    let memory = Memory::open(ledger.clone(), config).unwrap();
+    let memory = Memory::open(ledger.clone(), seal(), config).unwrap();
     (ledger, memory)
 }
 
@@ -84,7 +94,20 @@ impl Node {
     }
 
     async fn forget(&self, id: &str) -> Result<Forgotten, Fault> {
-        let (memory, request) = (self.memory.clone(), Forget { id: id.into() });
+        self.forget_request(Forget { id: id.into(), ..Forget::default() }).await
+    }
+
+    /// Removes a record for good.
+    async fn purge(&self, id: &str) -> Result<Forgotten, Fault> {
+        self.forget_request(Forget { id: id.into(), purge: true, undo: false }).await
+    }
+
+    async fn get(&self, id: &str) -> Result<Got, Fault> {
+        self.memory.get(Get { id: id.into(), history: true }).await
+    }
+
+    async fn forget_request(&self, request: Forget) -> Result<Forgotten, Fault> {
+        let memory = self.memory.clone();
         self.ledger.write(move |unit| memory.forget(unit, &request)).await
     }
 
@@ -149,7 +172,7 @@ async fn what_was_stored_is_found_by_the_next_latest_query_and_by_its_id() {
     assert!((parts.recency - 1.0).abs() < 1e-9 && (parts.importance - 0.5).abs() < 1e-9);
     assert!(hit.score > parts.text * 0.5 && hit.score <= 1.0);
     assert_eq!(hit.snippet.as_deref(), Some("The quick brown <mark>foxes</mark> are <mark>running</mark>"));
-    let record = node.memory.get(Get { id }).await.unwrap();
+    let record = node.get(&id).await.unwrap().record;
     assert_eq!(record, hit.record);
     assert_eq!(record.checksum, model::checksum(&record.content));
 }
@@ -160,12 +183,12 @@ async fn what_was_forgotten_is_in_no_answer_and_not_in_the_ledger() {
     let id = node.store("the secret garden").await;
     let kept = node.store("a garden").await;
     assert_eq!(node.find("garden").await.len(), 2);
-    node.forget(&id).await.unwrap();
+    node.purge(&id).await.unwrap();
     let found = node.query(serde_json::json!({ "text": "garden" })).await;
     assert_eq!(found.hits[0].record.id, kept, "also before the index knows");
     assert_eq!(found.hits.len(), 1);
     assert_eq!(node.find("secret garden").await, ["a garden"]);
-    assert_eq!(node.memory.get(Get { id: id.clone() }).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(node.get(&id).await.unwrap_err().code, Code::NotFound);
     assert_eq!(node.forget(&id).await.unwrap_err().code, Code::NotFound);
     let rows = |connection: &rusqlite::Connection| {
         let sql = "SELECT count(*) FROM memory_record WHERE content LIKE '%secret%'";
@@ -337,7 +360,21 @@ fn each_verb_is_declared_once_and_refuses_what_it_does_not_know() {
     let names: Vec<_> = commands().iter().map(|entry| entry.declaration.name()).collect();
     assert_eq!(
         names,
-        ["memory/store", "memory/get", "memory/query", "memory/forget", "memory/stats", "memory/rebuild"]
+        [
+            "memory/store",
+            "memory/get",
+            "memory/query",
+            "memory/update",
+            "memory/forget",
+            "memory/pin",
+            "memory/stats",
+            "memory/prune",
+            "memory/promote",
+            "memory/export",
+            "memory/import",
+            "memory/archive",
+            "memory/rebuild"
+        ]
     );
     let payload = Payload::new(Encoding::Json, r#"{"layers":["attic"]}"#.into());
     let fault = payload.decode::<Query>().unwrap_err();

@@ -1,27 +1,52 @@
 //! The conscience through its commands and the ledger.
 
+mod manage;
+mod record;
+
 use std::path::Path;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::model::MAX_ACTION;
 use super::*;
 use crate::clock::{Clock, Timestamp};
-use crate::engine::command::Handler;
-use crate::ledger::Options;
+use crate::engine::Events;
+use crate::engine::command::{Call, Choice, Handler};
+use crate::ledger::{Ledger, Options};
 use crate::wire::{Code, Encoding, Payload};
 
 struct Node {
     ledger: Ledger,
     conscience: Arc<Conscience>,
+    events: Events,
+}
+
+/// A diary that keeps nothing but says so.
+struct Notebook;
+
+impl Diary for Notebook {
+    fn felt(&self, _: &mut Unit<'_>, _: &str, _: &Decision) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn remember(&self, _: &mut Unit<'_>, decision: &Decision, explanation: &str) -> Result<String, Fault> {
+        Ok(format!("{} {explanation}", decision.outcome.as_str()))
+    }
 }
 
 impl Node {
     async fn start(dir: &Path) -> Self {
         let options = Options { reserve_bytes: 1 << 20, ..Options::default() };
         let ledger = Ledger::open(dir, &options, Clock::from_fn(|| Timestamp::from_millis(1_000))).unwrap();
-        let conscience = Conscience::open(&ledger, Thresholds::default()).await.unwrap();
-        Self { ledger, conscience }
+        Self::over(ledger, Config::default()).await
+    }
+
+    async fn over(ledger: Ledger, config: Config) -> Self {
+        let events = Events::default();
+        let diary = Arc::new(Notebook);
+        let conscience = Conscience::open(ledger.clone(), config, events.clone(), diary).await.unwrap();
+        Self { ledger, conscience, events }
     }
 
     fn stop(self) {
@@ -38,15 +63,29 @@ impl Node {
                 let mut effect = prepare(&call, &payload)?;
                 self.ledger.write(move |unit| effect(unit)).await?
             }
+            Handler::Either(choose) => match choose(&call, &payload)? {
+                Choice::Read(run) => run.await?,
+                Choice::Write(mut effect) => self.ledger.write(move |unit| effect(unit)).await?,
+            },
             Handler::Job { .. } => unreachable!("the conscience has no jobs"),
         };
         let outcome = serde_json::to_value(&outcome).unwrap();
         Ok(outcome["payload"].clone())
     }
 
-    fn names(&self) -> Vec<String> {
-        self.conscience.current().rules().map(|r| r.name.clone()).collect()
+    /// The rules in force that are not those of the pack, and those of the pack that are not in force.
+    fn changes(&self) -> (Vec<String>, Vec<String>) {
+        let names = |rules: &[Rule]| rules.iter().map(|r| r.name.clone()).collect::<Vec<_>>();
+        let current: Vec<_> = self.conscience.current().rules().cloned().collect();
+        let (mut extra, pack) = (names(&current), names(&file::defaults().unwrap()));
+        let missing = pack.iter().filter(|name| !extra.contains(name)).cloned().collect();
+        extra.retain(|name| !pack.contains(name));
+        (extra, missing)
     }
+}
+
+fn none() -> Vec<String> {
+    Vec::new()
 }
 
 fn no_spam() -> Value {
@@ -68,6 +107,7 @@ async fn harm_is_refused_help_and_prevention_are_approved() {
     assert_eq!(verdict["explanation"], "Refused, score -1.00: forbidden by no-harm (“harm someone”).");
     assert_eq!(verdict["rule_set_hash"].as_str().unwrap().len(), 64);
     assert_eq!(verdict["judge"], "rules");
+    assert_eq!((&verdict["model"], &verdict["degraded"]), (&Value::Null, &json!(false)));
     for action in ["I will help someone in need", "prevent harm to the child"] {
         let verdict = node.call("evaluate", json!({ "action": action })).await.unwrap();
         assert_eq!(verdict["approved"], true, "{action}");
@@ -108,10 +148,12 @@ async fn a_rule_is_in_force_once_its_change_is_answered_and_after_a_restart() {
     node.stop();
 
     let node = Node::start(dir.path()).await;
-    assert_eq!(node.names(), ["no-harm", "no-spam", "truth"]);
+    assert_eq!(node.changes(), (vec!["no-spam".to_owned()], none()));
     assert_eq!(node.conscience.current().hash(), verdict.rule_set_hash);
     let listed = node.call("rules/list", json!({})).await.unwrap();
-    assert_eq!(listed["rules"][1]["patterns"], json!(["send spam", "/buy\\s+now/"]));
+    let rules = listed["rules"].as_array().unwrap();
+    let listed = rules.iter().find(|rule| rule["name"] == "no-spam").unwrap();
+    assert_eq!(listed["patterns"], json!(["send spam", "/buy\\s+now/"]));
     node.stop();
 }
 
@@ -125,7 +167,7 @@ async fn a_default_rule_that_was_removed_does_not_come_back() {
     assert_eq!(missing.code, Code::NotFound);
     node.stop();
     let node = Node::start(dir.path()).await;
-    assert_eq!(node.names(), ["no-harm"]);
+    assert_eq!(node.changes(), (none(), vec!["truth".to_owned()]));
     node.stop();
 }
 
@@ -137,8 +179,8 @@ async fn a_change_that_does_not_commit_changes_nothing() {
     let rule: Rule = serde_json::from_value(no_spam()).unwrap();
     let (conscience, prepared) = (Arc::clone(&node.conscience), Prepared::new(rule).unwrap());
     let refused = node.ledger.write(move |unit| -> Result<(), Fault> {
-        store::set(unit, prepared.rule())?;
-        conscience.adopt(unit, Some(&prepared))?;
+        Conscience::put(unit, std::slice::from_ref(&prepared))?;
+        conscience.adopt(unit, std::slice::from_ref(&prepared))?;
         Err(Fault::invalid("deliberate"))
     });
     assert!(refused.await.is_err());
@@ -154,7 +196,7 @@ async fn rules_set_at_the_same_time_are_all_in_force() {
         |i: u32| node.call("rules/set", json!({ "name": format!("r{i}"), "weight": 1, "stance": "favours" }));
     let (a, b, c, d) = tokio::join!(set(1), set(2), set(3), set(4));
     assert!([a, b, c, d].iter().all(Result::is_ok));
-    assert_eq!(node.names(), ["no-harm", "r1", "r2", "r3", "r4", "truth"]);
+    assert_eq!(node.changes(), (["r1", "r2", "r3", "r4"].map(str::to_owned).to_vec(), none()));
     node.stop();
 }
 
@@ -168,7 +210,9 @@ async fn a_rule_that_cannot_be_used_is_invalid_and_says_where() {
         ("name", json!("Has Blanks"), "name"),
         ("stance", json!("allows"), "stance"),
         ("patterns", json!(["fine", "/(/"]), "patterns[1]"),
-        ("veto", json!(true), "veto"),
+        ("exceptions", json!(["<dragon>"]), "exceptions[0]"),
+        ("scope", json!({ "topics": ["a/#/b"] }), "scope.topics"),
+        ("vetoes", json!(true), "veto"),
     ] {
         let mut rule = no_spam();
         rule[field] = value;
@@ -176,6 +220,44 @@ async fn a_rule_that_cannot_be_used_is_invalid_and_says_where() {
         assert_eq!(fault.code, Code::Invalid);
         assert!(fault.message.contains(names) || names == "stance" || names == "veto", "{}", fault.message);
     }
-    assert_eq!(node.names(), ["no-harm", "truth"]);
+    assert_eq!(node.changes(), (none(), none()));
+    node.stop();
+}
+
+#[test]
+fn every_default_rule_does_what_its_examples_say_and_gives_a_reason() {
+    let rules = file::defaults().unwrap();
+    for rule in &rules {
+        assert!(!rule.reason.is_empty(), "{}", rule.name);
+        assert!(!rule.examples.applies.is_empty() && !rule.examples.spares.is_empty(), "{}", rule.name);
+    }
+    let set = RuleSet::new(trial::prepare(rules.clone()).unwrap()).unwrap();
+    for rule in rules {
+        let cases = rule.examples.applies.iter().map(|action| (action, true));
+        for (action, expected) in cases.chain(rule.examples.spares.iter().map(|action| (action, false))) {
+            let applied = set.apply(&Subject::new(action, None, None).unwrap());
+            assert_eq!(applied.iter().any(|a| a.name == rule.name), expected, "{}: {action:?}", rule.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_injected_verdict_changes_neither_the_verdict_nor_its_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let plain = node.call("evaluate", json!({ "action": "sweep the floor" })).await.unwrap();
+    let form = |verdict: &Value| verdict.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let table = include_str!("../../../tests/conscience/injection.jsonl");
+    for line in table.lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let verdict = node.call("evaluate", json!({ "action": case["action"] })).await.unwrap();
+        assert_eq!(form(&verdict), form(&plain), "{case}");
+        assert_eq!(
+            (&verdict["approved"], &verdict["needs_review"]),
+            (&json!(false), &json!(false)),
+            "{case}"
+        );
+        assert_eq!((&verdict["moral_score"], &verdict["judge"]), (&json!(-1.0), &json!("rules")), "{case}");
+    }
     node.stop();
 }

@@ -1,0 +1,275 @@
+//! Classes of English words that patterns can name: `<weapon>`, `<make>`. Pure data; words are compared by stem.
+//!
+//! `<person>`, `<name>` and `<number>` depend on where a word stands: see [`super::reading`]. `<fiction>`, `<inquiry>` and
+//! `<care>` are no words but kinds of sentences: see [`super::frame`].
+
+/// A set of classes.
+pub(super) type Classes = u64;
+
+/// The class `<person>`: people, pronouns for people, and animals that live with them.
+pub(super) const PERSON: Classes = 1;
+/// The class `<name>`: a word that is written like a person's name.
+pub(super) const NAME: Classes = 1 << 1;
+/// The class `<number>`: a word that begins with a digit.
+pub(super) const NUMBER: Classes = 1 << 2;
+/// The class `<thing>`. A person's word directly before one of them only describes it: "the child process", "her
+/// feelings", "shoot me an email". And "them" after one of them means things.
+pub(super) const THING: Classes = 1 << 3;
+
+/// Classes whose words count only in some places.
+pub(super) const BY_PLACE: Classes = PERSON | NAME | NUMBER;
+
+/// Every class by its name, in the order of their bits, with its words.
+pub(super) const CLASSES: &[(&str, &str)] = &[
+    (
+        "person",
+        "someone somebody anyone anybody everyone everybody person people human man men woman women boy girl child \
+         children kid baby infant toddler teenager teen adult him her them me you us himself herself themselves myself \
+         yourself ourselves patient friend neighbour neighbor colleague coworker boss wife wives husband partner spouse \
+         girlfriend boyfriend lover fiance fiancee ex mother father mom mum dad parent brother sister sibling son \
+         daughter family grandmother grandfather grandma grandpa uncle aunt cousin nephew niece stepmother stepfather \
+         roommate flatmate classmate teacher student pupil doctor nurse officer police policeman cop guard soldier \
+         worker employee employer staff customer client consumer user buyer seller investor voter auditor inspector \
+         regulator passenger pedestrian cyclist driver pilot civilian bystander crowd refugee immigrant migrant \
+         prisoner inmate hostage president senator minister politician mayor candidate governor king queen celebrity \
+         stranger guest visitor resident citizen villager tenant landlord demonstrator protester activist journalist \
+         reporter witness judge jury lawyer public audience elderly senior pensioner teammate manager supervisor ceo \
+         operator technician owner victim survivor beast cashier clerk shopkeeper barista waiter waitress referee coach professor principal nanny babysitter \
+         farmer hiker tourist jogger pharmacist dentist scientist programmer sheriff detective thief \
+         burglar intruder veteran monk priest rabbi imam nun bishop pope actor actress singer athlete enemy rival twin \
+         orphan widow bully captive traitor diplomat ambassador chancellor prince princess millionaire billionaire \
+         landlady grandson granddaughter grandchild grandchildren grandparents godmother toddler newborn schoolboy \
+         schoolgirl gang mob homeless muslim jew christian hindu black gay lesbian animal dog cat \
+         puppy kitten horse pet bird cow elephant dolphin whale",
+    ),
+    ("name", ""),
+    ("number", ""),
+    (
+        "thing",
+        "process thread session account record task job object node element class window entity table server app \
+         application query row container pod service connection page interface story experience profile list email \
+         mail message photo picture portrait selfie video text feeling pride chance score credit instance daemon \
+         directory folder file id name data database field input request response token key model bot character npc \
+         button tab timer ticket component widget frame branch commit script cookie cache socket program virus bug weed \
+         shell line note look glance smile question call reminder invite link update copy hand",
+    ),
+    (
+        "product",
+        "python java javascript rust ruby perl php linux unix ubuntu debian windows mac macos ios android chrome \
+         firefox safari edge excel word outlook photoshop spotify netflix youtube google apple microsoft amazon docker \
+         kubernetes apache nginx mysql postgres redis mongodb oracle node npm git github gitlab jenkins slack teams \
+         zoom jira alexa siri monday tuesday wednesday thursday friday saturday sunday january february april june july \
+         august september october november december english french german spanish italian chinese japanese coke pepsi \
+         christmas easter halloween",
+    ),
+    (
+        "kill",
+        "kill murder slay slaughter massacre assassinate behead decapitate strangle choke smother suffocate stab \
+         lynch electrocute disembowel dismember exterminate",
+    ),
+    (
+        "hurt",
+        "harm hurt injure wound torture torment maim mutilate cripple disfigure drown rape molest grope kidnap abduct \
+         attack assault abuse punch slap bludgeon shoot shot bomb starve burn poison sedate brutalise brutalize \
+         enslave behead waterboard",
+    ),
+    (
+        "harass",
+        "bully threaten stalk harass terrorise terrorize intimidate humiliate cyberbully dox doxx doxing blackmail \
+         extort coerce sextort catfish gaslight slander defame libel",
+    ),
+    (
+        "group",
+        "women woman girls gays gay lesbian lesbians homosexual homosexuals transgender trans queer lgbt lgbtq jew jews \
+         jewish muslim muslims islamic christian christians catholic hindu hindus black blacks african africans asian \
+         asians chinese mexican mexicans latino latinos hispanic arab arabs indian indians immigrant immigrants migrant \
+         migrants refugee refugees gypsy gypsies roma native disabled autistic elderly minority minorities ethnic race \
+         races religion foreigners foreigner",
+    ),
+    (
+        "weapon",
+        "gun guns firearm firearms pistol rifle shotgun handgun ak47 ar15 silencer suppressor weapon weapons \
+         ammunition ammo grenade switchblade landmine flamethrower",
+    ),
+    (
+        "explosive",
+        "bomb bombs explosive explosives dynamite napalm thermite semtex c4 tnt rdx petn tatp anfo detonator ied \
+         nitroglycerin grenade molotov pipebomb gunpowder firebomb",
+    ),
+    (
+        "toxin",
+        "ricin sarin anthrax vx tabun soman novichok botulinum cyanide arsenic strychnine polonium smallpox ebola \
+         phosgene bioweapon chloroform rohypnol plutonium uranium",
+    ),
+    (
+        "drug",
+        "meth methamphetamine amphetamine cocaine heroin fentanyl mdma lsd ketamine pcp ghb dmt opium carfentanil \
+         psilocybin narcotic narcotics roofies",
+    ),
+    (
+        "malware",
+        "malware ransomware spyware keylogger rootkit trojan worm virus botnet backdoor exploit wiper stalkerware \
+         cryptominer cryptojacker shellcode infostealer",
+    ),
+    (
+        "secret",
+        "password passwords passphrase passcode credential credentials secret secrets apikey token tokens pin private \
+         ssh keys key certificate seed keychain shadow passwd env dotenv otp mfa 2fa cookies login logins",
+    ),
+    (
+        "private",
+        "address phone ssn salary diary medical health diagnosis prescription location whereabouts passport bank \
+         income dossier personal identity birthdate dob hiv criminal genetic biometric fingerprint messages emails \
+         texts chats nudes",
+    ),
+    (
+        "money",
+        "money cash funds dollars euros pounds savings salary payment payments bitcoin crypto cryptocurrency wallet \
+         pension inheritance account accounts bank loan donation donations",
+    ),
+    (
+        "valuable",
+        "car cars bike bicycle motorcycle truck vehicle wallet purse phone laptop jewelry jewellery jewels watch \
+         diamonds painting package packages parcel merchandise goods copper catalytic money cash funds savings bitcoin \
+         crypto property identity bank cards card medication inventory electricity cable wifi data secrets credentials \
+         password passwords documents intellectual",
+    ),
+    (
+        "paper",
+        "passport passports id ids licence license visa certificate certificates diploma diplomas degree prescription \
+         prescriptions currency money banknotes bills notes signature signatures invoice invoices receipt receipts \
+         document documents identity identities ticket tickets cheque check checks card cards transcript records \
+         testimony evidence coupons",
+    ),
+    (
+        "place",
+        "house home apartment building school hospital church mosque synagogue temple airport station train subway bus \
+         bridge mall stadium plane aircraft courthouse embassy capitol parliament concert village city town crowd \
+         warehouse store shop bank kindergarten dam pipeline pharmacy museum library factory clinic restaurant hotel casino prison jail \
+         cinema supermarket office headquarters garage shed barn cathedral shrine mosque daycare nursery campus",
+    ),
+    (
+        "vital",
+        "grid power electricity water reservoir dam pipeline hospital traffic railway air nuclear reactor plant \
+         infrastructure ventilator pacemaker insulin dialysis 911 emergency telecom satellite elevator substation",
+    ),
+    (
+        "data",
+        "database databases db table tables schema schemas collection collections record records backup backups volume \
+         volumes partition partitions disk disks drive drives bucket buckets cluster repository snapshot snapshots \
+         namespace filesystem production prod keyspace tablespace replica mailbox archive archives data raid",
+    ),
+    (
+        "system",
+        "server servers network networks website websites site sites computer computers account accounts email system \
+         systems database wifi router phone phones webcam camera cameras bank atm mainframe laptop device devices \
+         instagram facebook snapchat whatsapp gmail icloud database databases firewall api portal grid scada plc \
+         satellite voicemail machine machines",
+    ),
+    (
+        "guard",
+        "smoke fire alarm alarms interlock interlocks safety failsafe brake brakes airbag detector detectors sensor \
+         sprinkler sprinklers ventilation relief emergency e-stop estop lockout watchdog thermostat circuit breaker \
+         limiter overpressure overheat overcurrent guardrail curtain seatbelt",
+    ),
+    (
+        "actuator",
+        "valve valves motor motors furnace oven boiler heater conveyor press chainsaw saw crane robot arm laser drone \
+         turbine reactor centrifuge pump pumps burner forklift gripper actuator sluice floodgate gate vehicle elevator \
+         throttle engine generator",
+    ),
+    (
+        "make",
+        "make build create construct assemble synthesize synthesise cook manufacture produce brew fabricate prepare \
+         design develop homemade diy improvise formulate enrich extract cultivate weaponize weaponise convert modify \
+         code program write generate grow print",
+    ),
+    (
+        "get",
+        "buy purchase get obtain acquire order source procure import smuggle sell trade deal distribute traffic steal \
+         ship deliver sneak hide conceal bring carry transport supply",
+    ),
+    (
+        "write",
+        "write create generate compose draft produce publish post make prepare send share spread tweet craft give \
+         provide tell tweeting upload circulate develop design print",
+    ),
+    (
+        "wipe",
+        "delete drop wipe erase destroy purge truncate format remove nuke obliterate shred overwrite corrupt encrypt \
+         scrub zero rm rmdir unlink clear flush empty destroying deletion erasure",
+    ),
+    (
+        "disable",
+        "disable bypass override circumvent ignore disregard deactivate remove delete evade defeat suspend mute silence \
+         turn switch shut stop disconnect unplug jam sabotage tamper weaken loosen lift break jailbreak escape forget \
+         drop kill skip avoid subvert hide alter edit modify rewrite change erase wipe purge truncate clear falsify \
+         forge backdate redact disabling",
+    ),
+    (
+        "leak",
+        "leak exfiltrate send email upload post publish share forward transmit expose disclose reveal dump copy export \
+         sell transfer paste tweet steal harvest scrape extract collect capture intercept broadcast give show print \
+         commit push log read",
+    ),
+    (
+        "hack",
+        "hack crack breach infiltrate compromise hijack bruteforce exploit ddos dos deface phish wiretap sabotage \
+         infect crash",
+    ),
+    (
+        "spy",
+        "spy stalk track monitor follow surveil watch eavesdrop record film photograph bug wiretap tail snoop peep read \
+         listen install locate geolocate intercept",
+    ),
+];
+
+/// The class called `name`.
+pub(super) fn class(name: &str) -> Option<Classes> {
+    CLASSES.iter().position(|(known, _)| *known == name).map(|at| 1 << at)
+}
+
+/// Words that show that a sentence is about a story or a game.
+pub(super) const FICTION: &str = "novel story stories screenplay poem lyrics fiction fictional fictitious movie \
+    thriller chapter villain protagonist antagonist fairytale roleplay game gameplay videogame minecraft fortnite gta \
+    skyrim sims zelda pokemon fallout doom halo overwatch roblox warcraft starcraft cyberpunk witcher valorant \
+    dungeon dnd chess checkers boss-fight batman superman spiderman sherlock hogwarts potter gandalf hamlet macbeth \
+    shakespeare starwars vader joker simpsons dumbledore theater theatre opera manga sitcom cartoon comic rpg \
+    npc npcs zombies orcs goblins dragons vampire vampires";
+
+/// Words by which a sentence asks about what was, or what something means.
+pub(super) const INQUIRY: &str = "definition meaning history etymology statistics statistic biography documentary \
+    museum anniversary historian historical symbolism penalty punishment illegal legal law laws wrong unethical \
+    immoral crime sentence difference mean means folklore mythology";
+
+/// Words that turn what follows into something to be prevented, understood or healed.
+pub(super) const CARE: &str = "prevent prevention preventing protect protection avoid avoiding detect detection \
+    survivor survivors victim victims support hotline counselling counseling therapy awareness report reporting reports \
+    treat treatment cope coping defend defending defense signs symptoms risk risks danger dangers dangerous effects \
+    effect consequences impact combat fight fighting reduce addiction policy policies investigate investigating \
+    investigation investigator identify mitigate condemn criticise criticize oppose memorial mourning recover recovery \
+    rehabilitation allegation allegations accused suspected suspicion causes cause deter discourage warn warning \
+    warnings end stopping";
+
+/// Words after a match that do the same: "suicide prevention", "bomb disposal".
+pub(super) const CARE_AFTER: &str = "prevention survivor survivors victim victims awareness hotline helpline detection \
+    disposal squad protection insurance education counselling counseling rehabilitation recovery \
+    research researcher researchers analysis scanner laws statistics rates museum history memorial \
+    investigation investigations investigator trial trials suspect suspects mystery documentary training drill shelter \
+    safety policy policies test tests defense defence lawyer";
+
+/// Words of [`FICTION`].
+pub(super) const TELLS: Classes = 1 << 60;
+/// Words of [`INQUIRY`].
+pub(super) const INQUIRES: Classes = 1 << 61;
+/// Words of [`CARE`].
+pub(super) const CARES: Classes = 1 << 62;
+/// Words of [`CARE_AFTER`].
+pub(super) const CARES_AFTER: Classes = 1 << 63;
+
+/// Every list of words with the classes that it gives.
+pub(super) fn lists() -> impl Iterator<Item = (Classes, &'static str)> {
+    let classes = CLASSES.iter().enumerate().map(|(at, (_, words))| (1 << at, *words));
+    let frames = [(TELLS, FICTION), (INQUIRES, INQUIRY), (CARES, CARE), (CARES_AFTER, CARE_AFTER)];
+    classes.chain(frames)
+}

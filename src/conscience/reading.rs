@@ -1,0 +1,245 @@
+//! A text as a rule set sees it: its words looked up, and phrases matched against them.
+//!
+//! Each word is stemmed once and looked up once. A match keeps all places where the steps so far can end as bits of one
+//! number, so that no pattern makes it go back, and nothing is allocated for it.
+
+use std::ops::Range;
+
+use super::lexicon::{self, Classes};
+use super::phrase::MAX_GAP;
+use super::text::{self, Break, Token};
+use super::words;
+use super::{negation, set::RuleSet};
+
+/// Names a stem within one set.
+pub(super) type Word = u32;
+
+/// How many words back a pronoun may find what it means.
+const LOOK_BACK: usize = 40;
+
+/// How many words a match may span: as many as the bits that keep its ends.
+const SPAN: usize = 64;
+
+/// Places that a step may follow the one before at, skipped words included.
+const NEAR: usize = 12;
+
+/// One step of a phrase, with the set's words.
+#[derive(Debug)]
+pub(super) struct CompiledStep {
+    /// Sorted.
+    pub words: Vec<Word>,
+    pub classes: Classes,
+    pub optional: bool,
+    pub far: bool,
+}
+
+/// A text, looked up in a set.
+pub(super) struct Reading<'s> {
+    set: &'s RuleSet,
+    tokens: Vec<Token>,
+    words: Vec<Option<Word>>,
+    classes: Vec<Classes>,
+}
+
+impl<'s> Reading<'s> {
+    pub(super) fn new(set: &'s RuleSet, text: &str) -> Self {
+        let tokens = text::tokens(text);
+        let words: Vec<_> = tokens.iter().map(|token| set.look_up(&token.word)).collect();
+        let classes = tokens
+            .iter()
+            .zip(&words)
+            .map(|(token, word)| {
+                let number = token.word.as_bytes().first().is_some_and(u8::is_ascii_digit);
+                word.map_or(0, |word| set.classes_of(word)) | if number { lexicon::NUMBER } else { 0 }
+            })
+            .collect();
+        Self { set, tokens, words, classes }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub(super) fn word(&self, at: usize) -> &str {
+        self.tokens.get(at).map_or("", |token| token.word.as_str())
+    }
+
+    pub(super) fn before(&self, at: usize) -> Break {
+        self.tokens.get(at).map_or(Break::Sentence, |token| token.before)
+    }
+
+    pub(super) fn token(&self, at: usize) -> &Token {
+        &self.tokens[at]
+    }
+
+    /// The set's word at `at`, when the set knows it.
+    pub(super) fn known(&self, at: usize) -> Option<Word> {
+        self.words[at]
+    }
+
+    pub(super) fn tells(&self, at: usize) -> bool {
+        self.classes[at] & lexicon::TELLS != 0
+    }
+
+    pub(super) fn inquires(&self, at: usize) -> bool {
+        self.classes[at] & lexicon::INQUIRES != 0
+    }
+
+    pub(super) fn cares(&self, at: usize) -> bool {
+        self.classes[at] & lexicon::CARES != 0
+    }
+
+    pub(super) fn cares_after(&self, at: usize) -> bool {
+        self.classes[at] & lexicon::CARES_AFTER != 0
+    }
+
+    /// The words of the sentence that word `at` is in.
+    pub(super) fn sentence(&self, at: usize) -> Range<usize> {
+        let start = (0..=at).rev().find(|&i| self.before(i) == Break::Sentence).unwrap_or(0);
+        let end = (at + 1..self.len()).find(|&i| self.before(i) == Break::Sentence).unwrap_or(self.len());
+        start..end
+    }
+
+    /// The first word that ends after `byte`.
+    pub(super) fn word_at(&self, byte: usize) -> usize {
+        self.tokens.partition_point(|token| token.end <= byte)
+    }
+
+    /// Whether a negation stands shortly before word `at`, in the same sentence.
+    pub(super) fn denied(&self, at: usize) -> bool {
+        (self.sentence(at).start.max(at.saturating_sub(4))..at)
+            .any(|i| words::is_negator(self.word(i)) || matches!(self.word(i), "no" | "nobody" | "nothing"))
+    }
+
+    fn is_thing(&self, at: usize) -> bool {
+        self.classes[at] & lexicon::THING != 0
+    }
+
+    /// Whether word `at` only describes a thing that follows: "the child process", "shoot me an email".
+    fn belongs_to_a_thing(&self, at: usize) -> bool {
+        let mut next = at + 1;
+        while next < self.len() && self.before(next) == Break::None && words::is_determiner(self.word(next)) {
+            next += 1;
+        }
+        next < self.len() && self.before(next) == Break::None && self.is_thing(next)
+    }
+
+    /// Whether word `at` means a person here, and not things ("list the processes and kill them").
+    pub(super) fn is_person(&self, at: usize) -> bool {
+        if self.classes[at] & lexicon::PERSON == 0 || self.belongs_to_a_thing(at) {
+            return false;
+        }
+        if self.word(at) != "them" {
+            return true;
+        }
+        let meant = (at.saturating_sub(LOOK_BACK)..at)
+            .rev()
+            .find(|&i| self.classes[i] & (lexicon::PERSON | lexicon::THING) != 0);
+        !meant.is_some_and(|i| self.is_thing(i))
+    }
+
+    /// Whether word `at` is written like a name and is not known for something else.
+    pub(super) fn is_name(&self, at: usize) -> bool {
+        let known = self.classes[at] & !(lexicon::NAME | lexicon::NUMBER) != 0;
+        self.tokens[at].capital
+            && !matches!(self.before(at), Break::Sentence | Break::Clause)
+            && !known
+            && !words::is_determiner(self.word(at))
+            && !words::ends_phrase(self.word(at))
+            && !self.belongs_to_a_thing(at)
+    }
+
+    pub(super) fn is_number(&self, at: usize) -> bool {
+        self.classes[at] & lexicon::NUMBER != 0
+    }
+
+    fn is(&self, step: &CompiledStep, at: usize) -> bool {
+        self.words[at].is_some_and(|word| step.words.binary_search(&word).is_ok())
+            || self.classes[at] & step.classes & !(lexicon::PERSON | lexicon::NAME) != 0
+            || step.classes & lexicon::PERSON != 0 && self.is_person(at)
+            || step.classes & lexicon::NAME != 0 && self.is_name(at)
+    }
+
+    /// The last word of the shortest match of `steps` that begins at `first`.
+    pub(super) fn matches(&self, steps: &[CompiledStep], first: usize) -> Option<usize> {
+        let (head, rest) = steps.split_first()?;
+        if !self.is(head, first) {
+            return None;
+        }
+        // Bit n: a match of the steps so far can end n words after `first`.
+        let mut ends: u64 = 1;
+        for step in rest {
+            let mut next = if step.optional { ends } else { 0 };
+            let mut open = ends;
+            while open != 0 {
+                let end = open.trailing_zeros() as usize;
+                open &= open - 1;
+                next |= self.reach(step, first, end);
+                if step.far {
+                    // From the first end everything is reached that a later one reaches.
+                    break;
+                }
+            }
+            if next == 0 {
+                return None;
+            }
+            ends = next;
+        }
+        Some(first + ends.trailing_zeros() as usize)
+    }
+
+    /// Where `step` can follow a step that ended `end` words after `first`.
+    fn reach(&self, step: &CompiledStep, first: usize, end: usize) -> u64 {
+        let (mut found, mut gap) = (0, 0);
+        let from = first + end + 1;
+        let until = self.len().min(if step.far { first + SPAN } else { (from + NEAR).min(first + SPAN) });
+        for at in from..until {
+            let token = &self.tokens[at];
+            if step.far {
+                if token.before == Break::Sentence {
+                    break;
+                }
+                found |= u64::from(self.is(step, at)) << (at - first);
+                continue;
+            }
+            if token.before >= Break::Comma {
+                break;
+            }
+            found |= u64::from(self.is(step, at)) << (at - first);
+            let word = token.word.as_str();
+            let previous = self.word(at - 1);
+            let joins = matches!(word, "and" | "or");
+            // "that" points at what follows only at the start: "kill that man", but "the problem that people have".
+            let determines = words::is_determiner(word) && (word != "that" || at == from);
+            let counts = word == "as" || matches!(word, "many" | "much");
+            let passes = determines || counts || word == "of" && words::is_quantifier(previous);
+            if joins && at != from || words::ends_phrase(word) && !passes {
+                break;
+            }
+            if !determines && !joins && !counts && word != "of" {
+                gap += 1;
+                if gap > MAX_GAP {
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether word `at` is a participle that only describes what follows: "the injured man", "treat injured people".
+    pub(super) fn describes(&self, at: usize) -> bool {
+        let token = &self.tokens[at];
+        if at == 0 || token.before != Break::None || !token.word.ends_with("ed") {
+            return false;
+        }
+        let previous = self.word(at - 1);
+        words::is_determiner(previous) || words::ends_phrase(previous) || words::helps(previous)
+    }
+
+    /// Whether a match of `rule` from `first` to `last` is denied or prevented, before it or within it.
+    pub(super) fn cancelled(&self, rule: usize, first: usize, last: usize) -> bool {
+        let listed = |at: usize| self.words[at].is_some_and(|word| self.set.opens(rule, word));
+        negation::cancels(&self.tokens, 0, first, listed)
+            || last > first && negation::cancels(&self.tokens, first + 1, last, listed)
+    }
+}

@@ -1,0 +1,487 @@
+//! A rule set, compiled: which rules apply to an action, and where.
+//!
+//! Pure and immutable: a change of the rules makes a new set, and an evaluation keeps the one it began with. Only phrases
+//! that begin with a word are tried where it stands, so the cost hardly depends on the number of rules. A set holds what its
+//! rules need and nothing of the texts it has seen.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+use std::sync::Arc;
+
+use regex::Regex;
+use rust_stemmers::{Algorithm, Stemmer};
+
+use super::action::Subject;
+use super::derive;
+use super::frame::Frame;
+use super::lexicon::{self, Classes};
+use super::model::{AppliedRule, MAX_RULES, MAX_SET_PATTERNS, Rule, Span, Stance};
+use super::phrase::{self, Pattern, Step};
+use super::reading::{CompiledStep, Reading, Word};
+use crate::wire::Fault;
+
+/// A rule whose patterns have been read. Reading is the costly part (regular expressions above all), so a new set takes
+/// over those of the rules that did not change.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    rule: Rule,
+    stance: Stance,
+    patterns: Vec<Pattern>,
+    exceptions: Vec<Pattern>,
+}
+
+impl Prepared {
+    /// Checks `rule` and reads its patterns; a rule without any gets them, and a stance where it has none, from its
+    /// description. May take milliseconds: not for the ledger's writer when it can be avoided.
+    ///
+    /// # Errors
+    /// `invalid`, with the field, what is wrong and what would be right.
+    pub fn new(mut rule: Rule) -> Result<Arc<Self>, Fault> {
+        let stance = rule.stance.unwrap_or_else(|| derive::stance(&rule));
+        rule.stance = Some(stance);
+        rule.check()?;
+        let stemmer = Stemmer::create(Algorithm::English);
+        let fault = |field: &str, at: usize, error: phrase::PatternError| {
+            Fault::invalid(format!("{field}[{at}]: {error}"))
+        };
+        let mut patterns = rule
+            .patterns
+            .iter()
+            .enumerate()
+            .map(|(at, source)| {
+                Pattern::parse(source, &stemmer).map_err(|error| fault("patterns", at, error))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        if patterns.is_empty() {
+            patterns = derive::patterns(&rule, &stemmer);
+        }
+        if patterns.is_empty() {
+            return Err(Fault::invalid(
+                "patterns: expected at least one, or a description that says what is meant",
+            ));
+        }
+        let exceptions = rule
+            .exceptions
+            .iter()
+            .enumerate()
+            .map(|(at, source)| {
+                Pattern::parse_exception(source, &stemmer).map_err(|error| fault("exceptions", at, error))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { rule, stance, patterns, exceptions }))
+    }
+
+    /// The rule as it was given, with its stance.
+    #[must_use]
+    pub const fn rule(&self) -> &Rule {
+        &self.rule
+    }
+}
+
+#[derive(Debug)]
+struct Phrase {
+    rule: usize,
+    steps: Vec<CompiledStep>,
+    /// Whether it has a step that anything may stand before.
+    far: bool,
+}
+
+#[derive(Debug)]
+enum Exception {
+    Phrase(Vec<CompiledStep>),
+    Regex(Regex),
+    Frame(Frame),
+}
+
+/// Rules in the order of their names, ready to be asked.
+pub struct RuleSet {
+    rules: Vec<Arc<Prepared>>,
+    hash: String,
+    stemmer: Stemmer,
+    vocabulary: HashMap<String, Word>,
+    classes: Vec<Classes>,
+    /// How many words have classes.
+    classed: usize,
+    phrases: Vec<Phrase>,
+    /// For each word, the phrases that can begin with it.
+    beginning_with: Vec<Vec<usize>>,
+    /// The phrases that can begin with a person or a name.
+    beginning_with_person: Vec<usize>,
+    /// Of all rules, in their order.
+    regexes: Vec<(usize, Regex)>,
+    exceptions: Vec<Vec<Exception>>,
+}
+
+/// Where a rule matched, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Hit {
+    start: usize,
+    end: usize,
+}
+
+impl RuleSet {
+    /// Puts rules together. Of two with the same name the later one counts.
+    ///
+    /// # Errors
+    /// `invalid` when there are more than [`MAX_RULES`], or more than [`MAX_SET_PATTERNS`] patterns in them.
+    pub fn new(rules: impl IntoIterator<Item = Arc<Prepared>>) -> Result<Self, Fault> {
+        let by_name: BTreeMap<String, Arc<Prepared>> =
+            rules.into_iter().map(|p| (p.rule.name.clone(), p)).collect();
+        if by_name.len() > MAX_RULES {
+            return Err(Fault::invalid(format!("rules: expected at most {MAX_RULES}; remove one first")));
+        }
+        let rules: Vec<_> = by_name.into_values().collect();
+        if rules.iter().map(|p| p.patterns.len() + p.exceptions.len()).sum::<usize>() > MAX_SET_PATTERNS {
+            return Err(Fault::invalid(format!(
+                "patterns: expected at most {MAX_SET_PATTERNS} in all rules together; remove some first"
+            )));
+        }
+        let mut set = Self {
+            hash: hash(&rules)?,
+            rules: Vec::new(),
+            stemmer: Stemmer::create(Algorithm::English),
+            vocabulary: HashMap::new(),
+            classes: Vec::new(),
+            classed: 0,
+            phrases: Vec::new(),
+            beginning_with: Vec::new(),
+            beginning_with_person: Vec::new(),
+            regexes: Vec::new(),
+            exceptions: Vec::new(),
+        };
+        for (class, words) in lexicon::lists() {
+            for word in words.split_whitespace() {
+                let word = set.intern(&phrase::stem(&set.stemmer, word));
+                set.classes[word as usize] |= class;
+            }
+        }
+        set.classed = set.classes.len();
+        for (at, prepared) in rules.iter().enumerate() {
+            for pattern in &prepared.patterns {
+                match pattern {
+                    Pattern::Phrase(steps) => set.add_phrase(at, steps),
+                    Pattern::Regex(regex) => set.regexes.push((at, regex.clone())),
+                    // Reading patterns makes none.
+                    Pattern::Frame(_) => {}
+                }
+            }
+            let exceptions = prepared.exceptions.iter().map(|exception| match exception {
+                Pattern::Phrase(steps) => Exception::Phrase(set.compile(steps)),
+                Pattern::Regex(regex) => Exception::Regex(regex.clone()),
+                Pattern::Frame(frame) => Exception::Frame(*frame),
+            });
+            let exceptions = exceptions.collect();
+            set.exceptions.push(exceptions);
+        }
+        set.rules = rules;
+        Ok(set)
+    }
+
+    fn intern(&mut self, stem: &str) -> Word {
+        if let Some(&word) = self.vocabulary.get(stem) {
+            return word;
+        }
+        // A set has at most 4,000 patterns of 1,000 characters, so the number fits.
+        let word = self.classes.len() as Word;
+        self.vocabulary.insert(stem.to_owned(), word);
+        self.classes.push(0);
+        self.beginning_with.push(Vec::new());
+        word
+    }
+
+    fn compile(&mut self, steps: &[Step]) -> Vec<CompiledStep> {
+        steps
+            .iter()
+            .map(|step| {
+                let mut words: Vec<_> = step.stems.iter().map(|stem| self.intern(stem)).collect();
+                words.sort_unstable();
+                CompiledStep { words, classes: step.classes, optional: step.optional, far: step.far }
+            })
+            .collect()
+    }
+
+    fn add_phrase(&mut self, rule: usize, steps: &[Step]) {
+        let steps = self.compile(steps);
+        let Some(first) = steps.first() else { return };
+        let at = self.phrases.len();
+        let of_class = first.classes & !lexicon::BY_PLACE;
+        let mut openers = first.words.clone();
+        if of_class != 0 {
+            // The words of classes were the first to be named.
+            let members = self.classes[..self.classed].iter().enumerate();
+            openers.extend(members.filter(|(_, c)| **c & of_class != 0).map(|(word, _)| word as Word));
+        }
+        openers.sort_unstable();
+        openers.dedup();
+        for word in openers {
+            self.beginning_with[word as usize].push(at);
+        }
+        if first.classes & lexicon::BY_PLACE != 0 {
+            self.beginning_with_person.push(at);
+        }
+        let far = steps.iter().any(|step| step.far);
+        self.phrases.push(Phrase { rule, steps, far });
+    }
+
+    /// The set's word for a folded word of a text.
+    pub(super) fn look_up(&self, word: &str) -> Option<Word> {
+        self.vocabulary.get(&*phrase::stem(&self.stemmer, word)).copied()
+    }
+
+    pub(super) fn classes_of(&self, word: Word) -> Classes {
+        self.classes[word as usize]
+    }
+
+    /// Whether `word` begins a phrase of `rule`.
+    pub(super) fn opens(&self, rule: usize, word: Word) -> bool {
+        self.beginning_with[word as usize].iter().any(|&phrase| self.phrases[phrase].rule == rule)
+    }
+
+    /// The rules, ordered by name.
+    pub fn rules(&self) -> impl ExactSizeIterator<Item = &Rule> {
+        self.rules.iter().map(|p| &p.rule)
+    }
+
+    /// The rule as it was read, if this very rule is in the set.
+    #[must_use]
+    pub fn prepared(&self, rule: &Rule) -> Option<Arc<Prepared>> {
+        let at = self.rules.binary_search_by(|p| p.rule.name.cmp(&rule.name)).ok()?;
+        (self.rules[at].rule == *rule).then(|| Arc::clone(&self.rules[at]))
+    }
+
+    /// SHA-256 over the rules as JSON, ordered by name; hex.
+    #[must_use]
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The rules that apply to `subject`, in the order of their names, each with its first match that no negation and no
+    /// exception cancels.
+    #[must_use]
+    pub fn apply(&self, subject: &Subject) -> Vec<AppliedRule> {
+        let text = subject.text();
+        let reading = Reading::new(self, text);
+        let mut hits: Vec<Option<Hit>> = vec![None; self.rules.len()];
+        let in_scope = |rule: usize| self.rules[rule].rule.scope.admits(subject);
+        for at in 0..reading.len() {
+            let by_word = reading.known(at).map_or(&[][..], |word| &self.beginning_with[word as usize]);
+            let by_place = if reading.is_person(at) || reading.is_name(at) || reading.is_number(at) {
+                &self.beginning_with_person[..]
+            } else {
+                &[]
+            };
+            for &candidate in by_word.iter().chain(by_place) {
+                let phrase = &self.phrases[candidate];
+                if hits[phrase.rule].is_none()
+                    && let Some(last) = reading.matches(&phrase.steps, at)
+                    && !reading.describes(at)
+                    && !reading.cancelled(phrase.rule, at, if phrase.far { last } else { at })
+                    && !self.excepted(phrase.rule, &reading, text, at, last)
+                    && in_scope(phrase.rule)
+                {
+                    let (start, end) = (reading.token(at).start, reading.token(last).end);
+                    hits[phrase.rule] = Some(Hit { start, end });
+                }
+            }
+        }
+        for (rule, regex) in &self.regexes {
+            if hits[*rule].is_some() {
+                continue;
+            }
+            let found = regex.find_iter(text).find(|found| {
+                let first = reading.word_at(found.start());
+                let last =
+                    reading.word_at(found.end().saturating_sub(1)).min(reading.len().saturating_sub(1));
+                first >= reading.len()
+                    || !reading.cancelled(*rule, first, first)
+                        && !self.excepted(*rule, &reading, text, first, last.max(first))
+            });
+            if let Some(found) = found
+                && in_scope(*rule)
+            {
+                hits[*rule] = Some(Hit { start: found.start(), end: found.end() });
+            }
+        }
+        let applied = |(prepared, hit): (&Arc<Prepared>, Option<Hit>)| {
+            let (rule, hit) = (&prepared.rule, hit?);
+            Some(AppliedRule {
+                name: rule.name.clone(),
+                weight: rule.weight,
+                stance: prepared.stance,
+                veto: rule.veto,
+                review: rule.review,
+                matched: span(subject, hit),
+            })
+        };
+        self.rules.iter().zip(hits).filter_map(applied).collect()
+    }
+
+    /// Whether an exception of `rule` cancels its match from word `first` to word `last`: a phrase or a kind of sentence
+    /// that the match's sentence holds, or a regular expression that shares a character with the match.
+    fn excepted(&self, rule: usize, reading: &Reading<'_>, text: &str, first: usize, last: usize) -> bool {
+        self.exceptions[rule].iter().any(|exception| match exception {
+            Exception::Phrase(steps) => {
+                reading.sentence(first).any(|at| reading.matches(steps, at).is_some())
+            }
+            Exception::Regex(regex) => {
+                let (start, end) = (reading.token(first).start, reading.token(last).end);
+                regex.find_iter(text).any(|found| found.start() < end && start < found.end())
+            }
+            Exception::Frame(frame) => frame.holds(reading, first, last),
+        })
+    }
+}
+
+impl std::fmt::Debug for RuleSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RuleSet").field("rules", &self.rules.len()).field("hash", &self.hash).finish()
+    }
+}
+
+fn span(subject: &Subject, hit: Hit) -> Span {
+    let text = subject.text();
+    let matched = &text[hit.start..hit.end];
+    let start = text[..hit.start].chars().count();
+    Span {
+        start,
+        end: start + matched.chars().count(),
+        text: matched.to_owned(),
+        field: subject.field(hit.start).map(str::to_owned),
+    }
+}
+
+fn hash(rules: &[Arc<Prepared>]) -> Result<String, Fault> {
+    let rules: Vec<_> = rules.iter().map(|p| &p.rule).collect();
+    let canonical = serde_json::to_vec(&rules).map_err(|_| Fault::internal())?;
+    Ok(hex(ring::digest::digest(&ring::digest::SHA256, &canonical).as_ref()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn set(patterns: &[&str]) -> RuleSet {
+        RuleSet::new([Prepared::new(rule("r", patterns)).unwrap()]).unwrap()
+    }
+
+    fn rule(name: &str, patterns: &[&str]) -> Rule {
+        Rule {
+            name: name.to_owned(),
+            weight: 1.0,
+            stance: Some(Stance::Forbids),
+            patterns: patterns.iter().map(ToString::to_string).collect(),
+            ..Rule::default()
+        }
+    }
+
+    fn matched(patterns: &[&str], text: &str) -> Option<String> {
+        set(patterns).apply(&Subject::of_text(text)).pop().map(|a| a.matched.text)
+    }
+
+    #[test]
+    fn inflection_case_and_diacritics_do_not_matter() {
+        for text in ["delete backup", "DELETING the Backups", "He deletes his old, no: deleted his báckup"] {
+            assert!(matched(&["delete backup"], text).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn up_to_three_words_and_any_determiners_may_stand_between_but_no_border() {
+        let phrase = ["delete backup"];
+        assert!(matched(&phrase, "delete all the very old backups").is_some());
+        assert!(matched(&phrase, "delete all the very very very old backups").is_none());
+        assert!(matched(&phrase, "delete, backup").is_none());
+        assert!(matched(&phrase, "delete it. Backup now").is_none());
+        assert!(matched(&phrase, "delete files from backup").is_none());
+    }
+
+    #[test]
+    fn spans_count_characters_and_cover_what_matched() {
+        let applied = set(&["/gr[üu]n/", "send spam"])
+            .apply(&Subject::of_text("äöü: SEND more spam"))
+            .pop()
+            .unwrap()
+            .matched;
+        assert_eq!((applied.start, applied.end, applied.text.as_str()), (5, 19, "SEND more spam"));
+        let applied = set(&["/gr[üu]n/"]).apply(&Subject::of_text("äöü GRÜN")).pop().unwrap().matched;
+        assert_eq!((applied.start, applied.end, applied.text.as_str()), (4, 8, "GRÜN"));
+    }
+
+    #[test]
+    fn a_negated_regular_expression_does_not_apply_but_a_later_one_does() {
+        assert_eq!(matched(&["/drop \\w+/"], "do not drop tables"), None);
+        assert_eq!(matched(&["/drop \\w+/"], "do not drop tables; drop users").unwrap(), "drop users");
+    }
+
+    #[test]
+    fn a_gap_spans_a_sentence_and_optional_words_may_be_missing() {
+        let pattern = ["send the? ... password"];
+        assert_eq!(matched(&pattern, "send, by mail, to Bob the new password").unwrap().len(), 38);
+        assert!(matched(&pattern, "send the list of passwords").is_some());
+        assert!(matched(&pattern, "send it. The password is new").is_none());
+    }
+
+    #[test]
+    fn a_phrase_exception_holds_for_its_sentence_and_a_regular_expression_where_it_overlaps() {
+        let mut rule = rule("r", &["drop|delete table", "/rm -rf \\S+/"]);
+        rule.exceptions = vec!["temporary table".into(), "/rm -rf /tmp\\S*/".into(), "<fiction>".into()];
+        let set = RuleSet::new([Prepared::new(rule).unwrap()]).unwrap();
+        let matched = |text: &str| set.apply(&Subject::of_text(text)).pop().map(|a| a.matched.text);
+        assert_eq!(matched("delete the temporary table"), None);
+        assert_eq!(
+            matched("delete the temporary table. Delete the other table").unwrap(),
+            "Delete the other table"
+        );
+        assert_eq!(matched("rm -rf /tmp/a && rm -rf /home").unwrap(), "rm -rf /home");
+        assert_eq!(matched("in my novel they delete the table"), None);
+    }
+
+    #[test]
+    fn the_hash_depends_on_the_rules_and_not_on_their_order() {
+        let [a, b] = ["a", "b"].map(|name| Prepared::new(rule(name, &["x"])).unwrap());
+        let one = RuleSet::new([a.clone(), b.clone()]).unwrap();
+        let other = RuleSet::new([b, a.clone()]).unwrap();
+        assert_eq!(one.hash(), other.hash());
+        let changed = Prepared::new(rule("b", &["y"])).unwrap();
+        assert_ne!(one.hash(), RuleSet::new([a, changed]).unwrap().hash());
+    }
+
+    #[test]
+    fn a_set_is_bounded_in_rules_and_patterns() {
+        let many = |count: usize, patterns: &[&str]| {
+            RuleSet::new((0..count).map(|i| Prepared::new(rule(&format!("r{i}"), patterns)).unwrap()))
+        };
+        assert!(many(MAX_RULES, &["x"]).is_ok());
+        assert!(many(MAX_RULES + 1, &["x"]).is_err());
+        assert!(many(MAX_SET_PATTERNS / 50 + 1, &["x"; 50]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic_and_every_span_is_what_it_says(
+            words in proptest::collection::vec(
+                prop_oneof![
+                    Just("kill".to_owned()), Just("the".to_owned()), Just("him".to_owned()), Just("not".to_owned()),
+                    Just("stop".to_owned()), Just("to".to_owned()), Just("no".to_owned()), Just("of".to_owned()),
+                    Just("than".to_owned()), Just(",".to_owned()), Just("and".to_owned()), ".{0,6}",
+                ],
+                0..40,
+            ),
+        ) {
+            let text = words.join(" ");
+            for applied in set(&["kill <person>", "<person> kill", "kill the? ... him", "/k.l/"]).apply(&Subject::of_text(&text)) {
+                let Span { start, end, text: matched, .. } = applied.matched;
+                prop_assert_eq!(text.chars().skip(start).take(end - start).collect::<String>(), matched);
+            }
+        }
+    }
+}

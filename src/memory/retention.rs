@@ -1,0 +1,269 @@
+//! How long memories are kept, what they are worth, and when a pruning is too much to be done unasked.
+//!
+//! Pure: what is to be removed is a function of the configuration, the date and what is there.
+
+use std::time::Duration;
+
+use super::index::ShardState;
+use super::model::{Layer, Record};
+use crate::clock::Timestamp;
+
+/// Milliseconds of a day.
+pub const DAY_MS: i64 = 86_400_000;
+
+/// How long one layer keeps records, and how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Days since creation; 0 is for ever.
+    pub days: u32,
+    /// Bytes of contents and index; 0 is without limit.
+    pub max_bytes: u64,
+}
+
+/// How memory is kept within bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retention {
+    /// For each of [`Layer::ALL`], in that order.
+    pub layers: [Keep; 5],
+    /// Days until what was forgotten is purged.
+    pub forgotten_days: u32,
+    /// Days that an old version is kept after its replacement; 0 keeps none.
+    pub history_days: u32,
+    /// Time from one pruning to the next; [`None`] for none unasked.
+    pub interval: Option<Duration>,
+    /// Share of all records, in [0, 1], above which a run waits for a confirmation.
+    pub max_share: f64,
+    /// Removing no more records than this is never too much.
+    pub max_share_floor: u64,
+    /// Decayed importance from which a record is promoted before it expires.
+    pub promote_importance: f64,
+    /// Recalls from which it is; 0 for never.
+    pub promote_accesses: u64,
+    /// Days in which importance decays to one half; 0 for no decay.
+    pub half_life_days: f64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let keep = |days| Keep { days, max_bytes: 1_024 << 20 };
+        Self {
+            layers: [7, 365, 30, 730, 0].map(keep),
+            forgotten_days: 7,
+            history_days: 30,
+            interval: Some(Duration::from_secs(3_600)),
+            max_share: 0.5,
+            max_share_floor: 100,
+            promote_importance: 0.6,
+            promote_accesses: 3,
+            half_life_days: 30.0,
+        }
+    }
+}
+
+impl Retention {
+    /// What is kept of `layer`.
+    #[must_use]
+    pub fn of(&self, layer: Layer) -> Keep {
+        // The order of the layers is that of their declaration.
+        self.layers[layer as usize]
+    }
+
+    /// Records of `layer` created before this are too old at `now`; [`None`] when none ever is.
+    #[must_use]
+    pub fn cutoff(&self, layer: Layer, now: Timestamp) -> Option<Timestamp> {
+        let days = self.of(layer).days;
+        (days > 0).then(|| now.plus_millis(-i64::from(days) * DAY_MS))
+    }
+
+    /// Importance as it has decayed at `now`: `i · 2^(−t / half-life)`, with `t` the time since the record was last written
+    /// or recalled. A function of time alone: asking often changes nothing.
+    #[must_use]
+    pub fn decayed(&self, record: &Record, now: Timestamp) -> f64 {
+        if self.half_life_days <= 0.0 {
+            return record.importance;
+        }
+        let touched =
+            [record.updated, record.last_access].into_iter().flatten().fold(record.created, Ord::max);
+        let days = now.millis().saturating_sub(touched.millis()).max(0) as f64 / DAY_MS as f64;
+        record.importance * (-days / self.half_life_days).exp2()
+    }
+
+    /// Whether a record of `short_term` is to be promoted, should it expire by `horizon`: because it matters, or is often
+    /// recalled. What is pinned stays where it is, and what has an end of its own keeps that.
+    #[must_use]
+    pub fn promotes(&self, record: &Record, now: Timestamp, horizon: Duration) -> bool {
+        let horizon = i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX);
+        let due = self.cutoff(Layer::ShortTerm, now.plus_millis(horizon));
+        record.layer == Layer::ShortTerm
+            && !record.pinned
+            && record.expires.is_none()
+            && due.is_some_and(|due| record.created < due)
+            && (self.decayed(record, now) >= self.promote_importance
+                || self.promote_accesses > 0 && record.accesses >= self.promote_accesses)
+    }
+
+    /// How far ahead a promotion looks: twice the time to the next run, and at least a day, so that none comes too late.
+    #[must_use]
+    pub fn horizon(&self) -> Duration {
+        let day = Duration::from_secs(86_400);
+        self.interval.map_or(day, |interval| (interval * 2).max(day))
+    }
+
+    /// Whether removing `removed` of `present` records is too much to be done unasked.
+    #[must_use]
+    pub fn is_too_much(&self, removed: u64, present: u64) -> bool {
+        removed > self.max_share_floor && removed as f64 > self.max_share * present as f64
+    }
+}
+
+/// What is to be removed of one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// All of it.
+    Drop,
+    /// What was created before this and is not pinned.
+    Before(Timestamp),
+}
+
+/// The step for a shard when everything created before `cutoff` has to go; [`None`] when nothing in it can be older.
+#[must_use]
+pub fn step(state: &ShardState, cutoff: Timestamp) -> Option<Step> {
+    let (start, end) = state.shard.span();
+    if state.records == 0 && state.forgotten == 0 && !state.dropping || start >= cutoff {
+        None
+    } else if end <= cutoff && state.pinned == 0 {
+        Some(Step::Drop)
+    } else {
+        Some(Step::Before(cutoff))
+    }
+}
+
+/// How many bytes of contents have to go, oldest first, so that contents and index fit into `max_bytes`. The index shrinks
+/// in proportion.
+#[must_use]
+pub fn excess(max_bytes: u64, content_bytes: u64, index_bytes: u64) -> u64 {
+    let size = content_bytes.saturating_add(index_bytes);
+    if max_bytes == 0 || size <= max_bytes || size == 0 {
+        return 0;
+    }
+    let left = u128::from(content_bytes) * u128::from(max_bytes) / u128::from(size);
+    content_bytes - u64::try_from(left).unwrap_or(content_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::index::Shard;
+
+    fn at(text: &str) -> Timestamp {
+        Timestamp::parse(text).unwrap()
+    }
+
+    fn record(json: serde_json::Value) -> Record {
+        let mut whole = serde_json::json!({
+            "id": "a", "layer": "short_term", "content": "c", "importance": 0.8, "created": "2026-11-01T00:00:00Z",
+            "checksum": "x",
+        });
+        whole.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
+        serde_json::from_value(whole).unwrap()
+    }
+
+    #[test]
+    fn importance_halves_with_each_half_life_since_the_record_was_touched() {
+        let retention = Retention::default();
+        let plain = record(serde_json::json!({}));
+        assert!((retention.decayed(&plain, at("2026-11-01T00:00:00Z")) - 0.8).abs() < 1e-12);
+        assert!((retention.decayed(&plain, at("2026-12-01T00:00:00Z")) - 0.4).abs() < 1e-12);
+        assert!(
+            (retention.decayed(&plain, at("2026-10-01T00:00:00Z")) - 0.8).abs() < 1e-12,
+            "no rise before"
+        );
+        let recalled = record(serde_json::json!({ "last_access": "2026-12-01T00:00:00Z" }));
+        assert!((retention.decayed(&recalled, at("2026-12-31T00:00:00Z")) - 0.4).abs() < 1e-12);
+        let still = Retention { half_life_days: 0.0, ..retention };
+        assert!((still.decayed(&plain, at("2030-01-01T00:00:00Z")) - 0.8).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_matters_or_is_recalled_is_promoted_when_it_would_expire_soon() {
+        let retention = Retention::default();
+        let horizon = retention.horizon();
+        let promotes = |json, now| retention.promotes(&record(json), at(now), horizon);
+        let soon = "2026-11-07T00:00:01Z";
+        assert!(promotes(serde_json::json!({}), soon));
+        assert!(
+            promotes(serde_json::json!({}), "2026-11-20T00:00:00Z")
+                == (0.8 * (-19.0f64 / 30.0).exp2() >= 0.6)
+        );
+        assert!(!promotes(serde_json::json!({}), "2026-11-06T00:00:00Z"), "there is time");
+        assert!(!promotes(serde_json::json!({ "importance": 0.5 }), soon));
+        assert!(promotes(serde_json::json!({ "importance": 0.1, "accesses": 3 }), soon));
+        assert!(!promotes(serde_json::json!({ "importance": 0.1, "accesses": 2 }), soon));
+        assert!(!promotes(serde_json::json!({ "layer": "working" }), soon));
+        assert!(!promotes(serde_json::json!({ "pinned": true }), soon));
+        assert!(!promotes(serde_json::json!({ "expires": "2026-12-01T00:00:00Z" }), soon));
+    }
+
+    #[test]
+    fn a_month_is_dropped_only_when_all_of_it_is_too_old_and_nothing_in_it_is_pinned() {
+        let shard = Shard::parse(Layer::Working, "2026-10").unwrap();
+        let state = ShardState {
+            shard,
+            records: 5,
+            content_bytes: 5,
+            changed: 5,
+            settled: 0,
+            forgotten: 0,
+            pinned: 0,
+            dropping: false,
+            purged: 0,
+            compacted: 0,
+            row: 1,
+        };
+        let (start, end) = shard.span();
+        assert_eq!(step(&state, start), None);
+        assert_eq!(step(&state, start.plus_millis(1)), Some(Step::Before(start.plus_millis(1))));
+        assert_eq!(step(&state, end.plus_millis(-1)), Some(Step::Before(end.plus_millis(-1))));
+        assert_eq!(step(&state, end), Some(Step::Drop));
+        assert_eq!(step(&ShardState { pinned: 1, ..state }, end), Some(Step::Before(end)));
+        assert_eq!(step(&ShardState { records: 0, ..state }, end), None);
+    }
+
+    #[test]
+    fn cutoffs_follow_the_days_of_each_layer_and_zero_is_for_ever() {
+        let retention = Retention::default();
+        let now = at("2026-11-21T00:00:00Z");
+        let expected = [
+            (Layer::ShortTerm, Some("2026-11-14T00:00:00Z")),
+            (Layer::LongTerm, Some("2025-11-21T00:00:00Z")),
+            (Layer::Working, Some("2026-10-22T00:00:00Z")),
+            (Layer::Episodic, Some("2024-11-21T00:00:00Z")),
+            (Layer::Semantic, None),
+        ];
+        for (layer, cutoff) in expected {
+            assert_eq!(retention.cutoff(layer, now), cutoff.map(at), "{layer:?}");
+        }
+    }
+
+    #[test]
+    fn too_much_is_more_than_the_share_and_more_than_the_floor() {
+        let retention = Retention::default();
+        for (removed, present, expected) in [
+            (100, 100, false),
+            (101, 202, false),
+            (101, 201, true),
+            (5_000, 10_000, false),
+            (5_001, 10_000, true),
+        ] {
+            assert_eq!(retention.is_too_much(removed, present), expected, "{removed} of {present}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted_in_contents_and_the_index_shrinks_with_them() {
+        assert_eq!(excess(0, 1_000, 1_000), 0, "no limit");
+        assert_eq!(excess(2_000, 1_000, 1_000), 0);
+        assert_eq!(excess(1_000, 1_000, 1_000), 500);
+        assert_eq!(excess(1_000, 4_000, 0), 3_000);
+    }
+}

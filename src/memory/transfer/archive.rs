@@ -1,0 +1,115 @@
+//! Archiving: old months move into compressed files. Nothing is removed before the file was read back and every record in
+//! it is sound; what is pinned stays here.
+
+use std::sync::Arc;
+
+use super::super::index::{Shard, ShardState};
+use super::super::model::Layer;
+use super::super::news::What;
+use super::super::prune::{Planned, Untouched};
+use super::super::retention;
+use super::super::store;
+use super::export::Only;
+use super::import::count_sound;
+use super::requests::{Archive, Archived, ArchivedMonth, Export};
+use super::{Memory, Named, blocking, refused};
+use crate::engine::jobs::Progress;
+use crate::wire::{Code, Fault};
+
+/// How often a month is written anew because it was changed meanwhile.
+const TRIES: u32 = 3;
+
+impl Memory {
+    /// Moves the months before `request.before` into files.
+    ///
+    /// # Errors
+    /// `invalid` when that is no month, or one to come; `conflict` when a month keeps being changed; `interrupted` when it
+    /// was cancelled; when ledger or files cannot be used. Months that were done stay so.
+    pub async fn archive(
+        self: &Arc<Self>,
+        request: &Archive,
+        progress: &Progress,
+    ) -> Result<Archived, Fault> {
+        let before = Shard::parse(Layer::ShortTerm, &request.before)
+            .map(|shard| shard.span().0)
+            .filter(|before| *before <= self.ledger.clock().now())
+            .ok_or_else(|| Fault::invalid("before: expected a month yyyy-mm that has begun"))?;
+        let _alone = self.maintenance.lock().await;
+        let mut states = self.ledger.read(store::shards).await?;
+        states.retain(|state| {
+            state.shard.span().1 <= before
+                && state.records > state.pinned
+                && (request.layers.is_empty() || request.layers.contains(&state.shard.layer))
+        });
+        states.sort_by_key(|state| (state.shard.span().0, state.shard.layer));
+        let total = states.iter().map(|state| state.records).sum();
+        let mut archived = Archived { months: Vec::new(), records: 0 };
+        let mut done = 0;
+        for state in &states {
+            progress.report(done, total);
+            let month = self.archive_month(state, (done, total), progress).await?;
+            archived.records += month.file.records;
+            archived.months.push(month);
+            done += state.records;
+        }
+        let shards: Vec<_> = states.iter().map(|state| state.shard).collect();
+        self.give_back(&shards).await?;
+        progress.report(total, total);
+        Ok(archived)
+    }
+
+    async fn archive_month(
+        self: &Arc<Self>,
+        state: &ShardState,
+        steps: (u64, u64),
+        progress: &Progress,
+    ) -> Result<ArchivedMonth, Fault> {
+        let named = self.unused_name(state.shard)?;
+        let request = Export { file: named.name.clone(), ..Export::default() };
+        let only = Only { row: Some(state.row), unpinned: true };
+        let same = |other: &ShardState| other.shard == state.shard;
+        for _ in 0..TRIES {
+            let began = self.ledger.clock().now();
+            let read = |connection: &rusqlite::Connection| {
+                Ok((store::shards(connection)?, store::last_key(connection)?))
+            };
+            let (states, last_key) = self.ledger.read(read).await?;
+            let before = states.into_iter().find(same);
+            let (quiet, _steps, _cancel) = Progress::new();
+            let file = self.write_file(&named, &request, only, &quiet).await?;
+            let of = named.clone();
+            let sound = blocking(move || count_sound(&of).map_err(|error| refused(&error))).await?;
+            if sound != file.records || file.broken > 0 {
+                return Err(Fault::new(
+                    Code::Conflict,
+                    "the month has records whose seals are broken, or its file cannot be read back: nothing was removed",
+                ));
+            }
+            let after = self.ledger.read(store::shards).await?.into_iter().find(same);
+            if let (Some(before), Some(after)) = (before, after)
+                && before.changed == after.changed
+                && let Some(step) = retention::step(&after, after.shard.span().1)
+            {
+                let planned = Planned { state: after, step, records: file.records };
+                let why = (What::Archived, Some(Untouched { last_key, before: began }));
+                self.carry_out(&planned, why, progress, steps).await?;
+                return Ok(ArchivedMonth { layer: after.shard.layer, month: after.shard.month(), file });
+            }
+        }
+        Err(Fault::new(Code::Conflict, "the month keeps being changed: nothing of it was removed, try again"))
+    }
+
+    /// A name that no file has: a month may be archived more than once.
+    fn unused_name(&self, shard: Shard) -> Result<Named, Fault> {
+        let stem = format!("{}-{}", shard.layer.as_str(), shard.month());
+        let names = std::iter::once(format!("{stem}.jsonl.zst"))
+            .chain((2..1_000).map(|number| format!("{stem}-{number}.jsonl.zst")));
+        for name in names {
+            let named = self.transfer_file(&name)?;
+            if !named.path().exists() {
+                return Ok(named);
+            }
+        }
+        Err(Fault::new(Code::Conflict, "the transfer folder has too many archives of this month"))
+    }
+}
