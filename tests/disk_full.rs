@@ -145,8 +145,8 @@ async fn a_full_disk_is_said_nothing_answered_is_lost_and_the_node_goes_on_when_
     daemon.until_metric("orchd_ledger_storage_full", |full| full == 1.0).await;
     // What makes room works.
     for id in kept.drain(..10) {
-        let forgotten = asker.ask_ok("memory/forget", json!({ "id": id })).await;
-        assert_eq!(forgotten["forgotten"], true);
+        let forgotten = asker.ask_ok("memory/forget", json!({ "id": id, "purge": true })).await;
+        assert_eq!(forgotten["purged"], true);
     }
     let answered = kept.clone();
     check(&daemon, &answered);

@@ -44,9 +44,25 @@ fn every_orchd_command_in_the_documents_is_one_that_orchd_knows() {
             let Some(words) = words.map(|words| words.split_whitespace().collect::<Vec<_>>()) else {
                 continue;
             };
-            // `config`, `keys`, `ledger`, `token` and `topics` have subcommands of their own.
+            // These have subcommands of their own.
+            let groups = [
+                "config",
+                "decisions",
+                "keys",
+                "ledger",
+                "memory",
+                "reviews",
+                "rules",
+                "soul",
+                "token",
+                "topics",
+            ];
             let depth =
-                if ["config", "keys", "ledger", "token", "topics"].contains(&words[0]) { 2 } else { 1 };
+                if groups.contains(&words[0]) && words.get(1).is_some_and(|word| !word.starts_with("--")) {
+                    2
+                } else {
+                    1
+                };
             let known: Vec<String> = words[..depth].iter().map(ToString::to_string).collect();
             let flags = words.iter().filter(|word| word.starts_with("--"));
             asked.insert((path.clone(), known, flags.map(ToString::to_string).collect::<Vec<_>>()));

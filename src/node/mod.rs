@@ -80,9 +80,6 @@ pub enum RunError {
     /// The models.
     #[error("llm could not start: {0}")]
     Llm(#[from] llm::OpenError),
-    /// The node's own key.
-    #[error(transparent)]
-    NodeKey(#[from] gate::node_key::NodeKeyError),
     /// A key that tokens are checked with.
     #[error("auth: {0}")]
     TrustedKey(#[from] gate::token::KeyError),

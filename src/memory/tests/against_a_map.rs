@@ -128,7 +128,11 @@ fn copy(from: &Path, to: &Path, without: &str) {
         } else if path.is_dir() {
             copy(&path, &to.join(name), without);
         } else {
-            std::fs::copy(&path, to.join(name)).unwrap();
+            match std::fs::copy(&path, to.join(name)) {
+                // The index replaces its files meanwhile, as it would before a crash.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
         }
     }
 }
