@@ -138,11 +138,14 @@ impl Peer {
         }
     }
 
-    /// The next packet, which has to be a SUBSCRIBE.
+    /// The next packet, which has to be a SUBSCRIBE. A heartbeat may come before it.
     pub async fn expect_subscribe(&mut self) -> SubscribePacket {
-        match self.next().await {
-            Some(Packet::Subscribe(subscribe)) => subscribe,
-            other => panic!("expected SUBSCRIBE, got {other:?}"),
+        loop {
+            match self.next().await {
+                Some(Packet::Subscribe(subscribe)) => return subscribe,
+                Some(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce => {}
+                other => panic!("expected SUBSCRIBE, got {other:?}"),
+            }
         }
     }
 
