@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::action::Action;
-use super::model::{AppliedRule, Outcome};
+use super::verdict::{AppliedRule, Outcome};
 use crate::clock::Timestamp;
 use crate::ledger::{Ledger, Unit};
 use crate::wire::{Code, Fault};

@@ -1,6 +1,7 @@
 //! One or two sentences that tell a person why. Pure.
 
-use super::model::{AppliedRule, Outcome, Stance};
+use super::model::Stance;
+use super::verdict::{AppliedRule, Outcome};
 
 /// Most characters of a matched text that are quoted.
 const QUOTED: usize = 60;

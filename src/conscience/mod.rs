@@ -26,6 +26,7 @@ mod set;
 mod store;
 mod text;
 mod trial;
+mod verdict;
 mod words;
 
 #[cfg(test)]
@@ -48,13 +49,12 @@ use service::Question;
 pub use action::{Action, Subject, ToolCall};
 pub use decisions::Decision;
 pub use file::{defaults as default_rules, read as read_rules};
-pub use model::{
-    AppliedRule, MAX_ACTION, MAX_RULES, Outcome, Rule, Scope, Span, Stance, Thresholds, Verdict,
-};
+pub use model::{MAX_ACTION, MAX_RULES, Rule, Scope, Stance};
 pub use reviews::{Review, ReviewNews};
 pub use service::{CacheStats, Config, Conscience, Diary};
 pub use set::{Prepared, RuleSet};
 pub use trial::check_rules;
+pub use verdict::{AppliedRule, Outcome, Span, Thresholds, Verdict};
 
 const SERVICE: &str = "conscience";
 

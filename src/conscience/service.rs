@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use super::action::{Action, Subject};
 use super::decisions::{self, Decision, Journal};
 use super::explain::explain;
-use super::model::{self, Judgement, Outcome, Rule, Thresholds, Verdict};
+use super::model::Rule;
 use super::reviews::{self, ReviewNews};
 use super::set::{Prepared, RuleSet};
 use super::store::{self, Origin};
+use super::verdict::{self, Judgement, Outcome, Thresholds, Verdict};
 use super::{Evaluate, file};
 use crate::clock::Timestamp;
 use crate::engine::Events;
@@ -407,7 +408,7 @@ impl std::fmt::Debug for Conscience {
 /// What `set` makes of `subject`.
 pub(super) fn weigh(set: &RuleSet, subject: &Subject, thresholds: Thresholds) -> Judgement {
     let rules = set.apply(subject);
-    let (moral_score, weighted_score) = model::score(&rules);
+    let (moral_score, weighted_score) = verdict::score(&rules);
     let outcome = thresholds.rule_on(moral_score, &rules);
     Judgement {
         outcome,

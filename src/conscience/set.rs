@@ -15,9 +15,10 @@ use super::action::Subject;
 use super::derive;
 use super::frame::Frame;
 use super::lexicon::{self, Classes};
-use super::model::{AppliedRule, MAX_RULES, MAX_SET_PATTERNS, Rule, Span, Stance};
+use super::model::{MAX_RULES, MAX_SET_PATTERNS, Rule, Stance};
 use super::phrase::{self, Pattern, Step};
 use super::reading::{CompiledStep, Reading, Word};
+use super::verdict::{AppliedRule, Span};
 use crate::wire::Fault;
 
 /// A rule whose patterns have been read. Reading is the costly part (regular expressions above all), so a new set takes

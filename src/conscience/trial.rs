@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::action::{Action, Subject};
 use super::decisions::{self, Decision, ListDecisions};
-use super::model::{Outcome, Rule};
+use super::model::Rule;
 use super::service::{Conscience, weigh};
 use super::set::{Prepared, RuleSet};
+use super::verdict::Outcome;
 use crate::clock::Timestamp;
 use crate::wire::Fault;
 

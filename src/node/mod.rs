@@ -7,12 +7,12 @@
 mod declared;
 mod diary;
 mod presence;
+mod running;
 mod service;
 mod settings;
 mod state;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
@@ -24,12 +24,11 @@ use crate::config::{AuthMode, Config};
 use crate::conscience::{self, Conscience};
 use crate::engine::command::Declaration;
 use crate::engine::jobs::Jobs;
-use crate::engine::port::{Publication, Publish};
+use crate::engine::port::Publish;
 use crate::engine::{self, Engine, Events, Parts, Registry};
 use crate::gate::guard::Guard;
-use crate::gate::keys::Keys;
 use crate::gate::{self, SECURITY_LOG};
-use crate::ledger::{self, Ledger, OpenError};
+use crate::ledger::{self, OpenError};
 use crate::llm::{self, Llm};
 use crate::memory::{self, Memory};
 use crate::mqtt::{Hooks, Link};
@@ -43,19 +42,8 @@ use crate::wire::{Fault, Names};
 pub use declared::{EventDeclaration, event_declarations};
 
 use presence::NodePresence;
+use running::{Running, shut_down};
 use state::NodeState;
-
-/// How long handlers may take to finish during a shutdown.
-const HANDLERS_LIMIT: Duration = Duration::from_secs(2);
-
-/// How long the outbox is flushed during a shutdown.
-const FLUSH_LIMIT: Duration = Duration::from_secs(1);
-
-/// How long `offline` and the goodbye may take.
-const GOODBYE_LIMIT: Duration = Duration::from_millis(800);
-
-/// How long the files may take to close.
-const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why a node could not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -205,9 +193,10 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let ledger = settings::open_ledger(&config, &metrics, clock.clone()).await?;
     let events = Events::default();
 
-    let seal = tokio::task::block_in_place(|| settings::memory_seal(&config))?;
-    let memory = Memory::open(ledger.clone(), seal, settings::memory_config(&config))
-        .map_err(|source| RunError::Io { what: "the memory's index".to_owned(), source })?;
+    let node_key = tokio::task::block_in_place(|| settings::node_key(&config))?;
+    let memory =
+        Memory::open(ledger.clone(), settings::memory_seal(&node_key), settings::memory_config(&config))
+            .map_err(|source| RunError::Io { what: "the memory's index".to_owned(), source })?;
     memory.prepare().await.map_err(|fault| RunError::Service { service: "memory", fault })?;
     let diary = Arc::new(diary::NodeDiary(memory.clone()));
     let conscience = Conscience::open(ledger.clone(), conscience_config, events.clone(), diary)
@@ -216,7 +205,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
 
     let llm = Llm::open(settings::llm_config(&config), &ledger, &clock, metrics.clone()).await?;
     let settings::Gated { seal, keys, guard } =
-        tokio::task::block_in_place(|| settings::gate(&config, &ledger))?;
+        tokio::task::block_in_place(|| settings::gate(&config, &node_key, &ledger))?;
 
     let (link, publisher, at_least_once, at_most_once) = Link::new(
         settings::connect_options(&config, &names),
@@ -391,119 +380,5 @@ fn reload(signals: &Signals, guard: &Guard, renew: &watch::Sender<u64>) {
 fn warn_if_open(guard: &Guard) {
     if guard.mode() == AuthMode::Open {
         tracing::warn!(target: SECURITY_LOG, "auth.mode is open: everyone who reaches the broker may do everything");
-    }
-}
-
-#[derive(Clone)]
-struct Running {
-    /// Ends the tasks that only show how things are.
-    stop: CancellationToken,
-    /// Ends the link.
-    close_link: CancellationToken,
-    metrics: Metrics,
-    health: Health,
-    state: Arc<NodeState>,
-    presence: Arc<NodePresence>,
-    memory: Arc<Memory>,
-    keys: Arc<Keys>,
-    guard: Arc<Guard>,
-    conscience: Arc<Conscience>,
-}
-
-impl Running {
-    /// Carries figures to where they are shown, each second; ends when the ledger's writer has.
-    async fn monitor(self) {
-        let pulse = self.health.pulse("writer");
-        let mut ticks = tokio::time::interval(Duration::from_secs(1));
-        let mut memory_ticks = 0u32;
-        let mut was_full = false;
-        loop {
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            let ledger = self.state.ledger();
-            let stats = ledger.stats();
-            if stats.is_stopped() {
-                return;
-            }
-            if stats.busy_for().is_none_or(|busy| busy < STALL_AFTER) {
-                pulse.waiting();
-            } else {
-                pulse.beat();
-            }
-            self.health.set(Condition::LedgerWritable, true);
-            if stats.is_full() != was_full {
-                was_full = stats.is_full();
-                self.presence.storage(was_full);
-            }
-            self.health.set(Condition::StorageAvailable, !stats.is_full());
-            self.metrics.ledger_storage_full(stats.is_full());
-            self.metrics.ledger_wal_bytes(stats.wal_bytes());
-            self.metrics.queue_depth("ledger", ledger.queued());
-            let engine = self.state.engine();
-            for (cache, stats) in self.conscience.cache_stats() {
-                self.metrics.cache_requests(cache, stats.hits, stats.misses);
-            }
-            self.metrics.outbox_open(engine.map_or(0, Engine::outbox_open));
-            self.metrics.queue_depth("running", engine.map_or(0, Engine::running));
-            self.metrics.auth_open(self.guard.mode() == AuthMode::Open);
-            // Sizes on disk need a walk through the index: every ten seconds is enough.
-            if memory_ticks.is_multiple_of(10) {
-                self.show_memory().await;
-                self.keys.write_down_use().await;
-            }
-            memory_ticks = memory_ticks.wrapping_add(1);
-        }
-    }
-
-    async fn show_memory(&self) {
-        match self.memory.stats().await {
-            Ok(stats) => {
-                for layer in &stats.layers {
-                    self.metrics.memory_records(layer.layer.as_str(), layer.records);
-                    self.metrics.index_bytes(layer.layer.as_str(), layer.index_bytes);
-                }
-                self.metrics.index_lag(stats.lag);
-                self.metrics.memory_broken_seals(stats.broken);
-            }
-            Err(error) => tracing::debug!(%error, "memory has no figures at the moment"),
-        }
-    }
-}
-
-async fn shut_down(
-    running: &Running,
-    engine: &Engine,
-    presence: &NodePresence,
-    publisher: &dyn Publish,
-    ledger: &Ledger,
-    core: &mut JoinSet<&'static str>,
-) {
-    running.health.set(Condition::Serving, false);
-    engine.drain(HANDLERS_LIMIT, FLUSH_LIMIT).await;
-    // First, so that no heartbeat says `online` after the goodbye.
-    running.stop.cancel();
-    let goodbye = tokio::time::timeout(GOODBYE_LIMIT, publisher.publish(presence.goodbye())).await;
-    // Only a broker that has the goodbye is told to drop the last will: otherwise it would say `online` for ever.
-    if goodbye == Ok(Publication::Accepted) || !publisher.is_connected() {
-        running.close_link.cancel();
-        let ended = async { while core.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(GOODBYE_LIMIT, ended).await;
-    }
-    core.shutdown().await;
-    let _ = tokio::time::timeout(CLOSE_LIMIT, running.keys.write_down_use()).await;
-    match tokio::time::timeout(CLOSE_LIMIT, running.conscience.flush()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "the last decisions could not be put down"),
-        Err(_) => tracing::warn!("putting down the last decisions took too long"),
-    }
-    let (memory, ledger) = (running.memory.clone(), ledger.clone());
-    let closed = tokio::task::spawn_blocking(move || {
-        memory.close();
-        ledger.close();
-    });
-    if tokio::time::timeout(CLOSE_LIMIT, closed).await.is_err() {
-        tracing::warn!("the files took too long to close; the next start recovers them");
     }
 }

@@ -48,10 +48,14 @@ pub(super) async fn open_ledger(
         .map_err(RunError::from)
 }
 
-/// The key that the memories are sealed with. Blocks shortly.
-pub(super) fn memory_seal(config: &Config) -> Result<memory::Seal, NodeKeyError> {
-    let key = NodeKey::load_or_create(&config.node.key_file)?;
-    Ok(memory::Seal::new(key.hmac(memory::Seal::PURPOSE)))
+/// The node's own key. Blocks shortly.
+pub(super) fn node_key(config: &Config) -> Result<NodeKey, NodeKeyError> {
+    NodeKey::load_or_create(&config.node.key_file)
+}
+
+/// What the memories are sealed with.
+pub(super) fn memory_seal(key: &NodeKey) -> memory::Seal {
+    memory::Seal::new(key.hmac(memory::Seal::PURPOSE))
 }
 
 pub(super) fn memory_config(config: &Config) -> memory::Config {
@@ -115,10 +119,9 @@ pub(super) struct Gated {
 }
 
 /// Opens the gate's parts. Blocks shortly: it reads files and the ledger.
-pub(super) fn gate(config: &Config, ledger: &Ledger) -> Result<Gated, RunError> {
+pub(super) fn gate(config: &Config, node_key: &NodeKey, ledger: &Ledger) -> Result<Gated, RunError> {
     let failed = |fault| RunError::Service { service: "the gate", fault };
-    let node_key = NodeKey::load_or_create(&config.node.key_file)?;
-    let seal = Arc::new(Seal::new(&node_key).map_err(|_| failed(Fault::internal()))?);
+    let seal = Arc::new(Seal::new(node_key).map_err(|_| failed(Fault::internal()))?);
     let keys = Arc::new(Keys::open(ledger.clone(), seal.clone()).map_err(failed)?);
     let guard = Arc::new(Guard::new(keys.clone(), auth(config)?));
     Ok(Gated { seal, keys, guard })

@@ -4,6 +4,7 @@
 //! passes them on. No payload, no secret and no value that a client can choose becomes a label, a log field or a
 //! reason; so the memory that observing takes is bounded.
 
+mod figure;
 pub mod health;
 pub mod http;
 pub mod logging;
