@@ -33,7 +33,7 @@ impl Frame {
     }
 
     /// Whether the sentence of the words from `first` to `last` is of this kind.
-    pub(super) fn holds(self, reading: &Reading<'_>, first: usize, last: usize) -> bool {
+    pub(super) fn holds(self, reading: &Reading, first: usize, last: usize) -> bool {
         match self {
             Self::Fiction => reading.sentence(first).any(|at| reading.tells(at)),
             Self::Inquiry => asks(reading, first),
@@ -42,7 +42,7 @@ impl Frame {
     }
 }
 
-fn asks(reading: &Reading<'_>, first: usize) -> bool {
+fn asks(reading: &Reading, first: usize) -> bool {
     let sentence = reading.sentence(first);
     let polite = |word: &str| {
         matches!(
@@ -118,7 +118,7 @@ fn asks(reading: &Reading<'_>, first: usize) -> bool {
 }
 
 /// A word of care stands shortly before the match, with nothing between that begins another deed.
-fn cares_before(reading: &Reading<'_>, first: usize) -> bool {
+fn cares_before(reading: &Reading, first: usize) -> bool {
     for at in (first.saturating_sub(REACH)..first).rev() {
         if reading.before(at + 1) >= Break::Comma {
             return false;
@@ -152,7 +152,7 @@ fn cares_before(reading: &Reading<'_>, first: usize) -> bool {
 }
 
 /// The last word of the match or one of the two after it says what is done about it: "suicide prevention".
-fn cares_after(reading: &Reading<'_>, last: usize) -> bool {
+fn cares_after(reading: &Reading, last: usize) -> bool {
     (last..reading.len().min(last + 3))
         .take_while(|&at| at == last || reading.before(at) < Break::Comma)
         .any(|at| reading.cares_after(at))

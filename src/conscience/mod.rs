@@ -12,6 +12,7 @@ mod action;
 mod decisions;
 mod derive;
 mod explain;
+mod expression;
 mod file;
 mod frame;
 mod lexicon;
@@ -27,6 +28,7 @@ mod store;
 mod text;
 mod trial;
 mod verdict;
+mod vocabulary;
 mod words;
 
 #[cfg(test)]

@@ -7,19 +7,17 @@
 //! pattern between slashes is a regular expression, without regard to case.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use regex::{Regex, RegexBuilder};
 use rust_stemmers::Stemmer;
 
+use super::expression::{Expression, ExpressionError};
 use super::frame::Frame;
 use super::lexicon::{self, Classes};
 use super::{text, words};
 
 /// Words other than determiners that may stand between two steps of a phrase.
 pub(super) const MAX_GAP: usize = 3;
-
-/// Most memory that one compiled regular expression may take, in bytes.
-const REGEX_SIZE: usize = 256 << 10;
 
 /// One step of a phrase.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,8 +37,8 @@ pub(super) struct Step {
 pub(super) enum Pattern {
     /// At least one step, of which the first is not optional.
     Phrase(Vec<Step>),
-    /// Never matches the empty text.
-    Regex(Regex),
+    /// Between slashes.
+    Expression(Arc<Expression>),
     /// A kind of sentence; among exceptions alone.
     Frame(Frame),
 }
@@ -58,10 +56,8 @@ pub(super) enum PatternError {
     Class,
     #[error("expected ... between two words, and no ? after the first")]
     Gap,
-    #[error("expected a regular expression that compiles to at most 256 KiB")]
-    Regex,
-    #[error("expected a regular expression that does not match the empty text")]
-    MatchesNothing,
+    #[error(transparent)]
+    Expression(#[from] ExpressionError),
 }
 
 impl Pattern {
@@ -71,17 +67,7 @@ impl Pattern {
         if let Some(expression) =
             source.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')).filter(|e| !e.is_empty())
         {
-            let regex = RegexBuilder::new(expression)
-                .case_insensitive(true)
-                .size_limit(REGEX_SIZE)
-                .dfa_size_limit(REGEX_SIZE)
-                .build()
-                .map_err(|_| PatternError::Regex)?;
-            return if regex.is_match("") {
-                Err(PatternError::MatchesNothing)
-            } else {
-                Ok(Self::Regex(regex))
-            };
+            return Ok(Self::Expression(Arc::new(Expression::new(expression)?)));
         }
         let mut steps: Vec<Step> = Vec::new();
         let mut far = false;
@@ -189,9 +175,8 @@ mod tests {
             ("... a", PatternError::Gap),
             ("a ...", PatternError::Gap),
             ("a? b", PatternError::Gap),
-            ("/(/", PatternError::Regex),
-            ("/(a{1000}){1000}/", PatternError::Regex),
-            ("/x*/", PatternError::MatchesNothing),
+            ("/(/", PatternError::Expression(ExpressionError::Invalid)),
+            ("/x*/", PatternError::Expression(ExpressionError::MatchesNothing)),
         ] {
             assert_eq!(parse(source).unwrap_err(), error, "{source}");
         }

@@ -8,11 +8,8 @@ use std::ops::Range;
 use super::lexicon::{self, Classes};
 use super::phrase::MAX_GAP;
 use super::text::{self, Break, Token};
-use super::words;
-use super::{negation, set::RuleSet};
-
-/// Names a stem within one set.
-pub(super) type Word = u32;
+use super::vocabulary::{Choice, CompiledStep, Vocabulary, Word};
+use super::{negation, words};
 
 /// How many words back a pronoun may find what it means.
 const LOOK_BACK: usize = 40;
@@ -23,37 +20,42 @@ const SPAN: usize = 64;
 /// Places that a step may follow the one before at, skipped words included.
 const NEAR: usize = 12;
 
-/// One step of a phrase, with the set's words.
-#[derive(Debug)]
-pub(super) struct CompiledStep {
-    /// Sorted.
-    pub words: Vec<Word>,
-    pub classes: Classes,
-    pub optional: bool,
-    pub far: bool,
-}
-
-/// A text, looked up in a set.
-pub(super) struct Reading<'s> {
-    set: &'s RuleSet,
+/// A text, looked up in a vocabulary.
+pub(super) struct Reading {
     tokens: Vec<Token>,
     words: Vec<Option<Word>>,
     classes: Vec<Classes>,
+    /// For each choice of the vocabulary, whether the text has one of its words.
+    offered: Vec<bool>,
 }
 
-impl<'s> Reading<'s> {
-    pub(super) fn new(set: &'s RuleSet, text: &str) -> Self {
+impl Reading {
+    pub(super) fn new(vocabulary: &Vocabulary, text: &str) -> Self {
         let tokens = text::tokens(text);
-        let words: Vec<_> = tokens.iter().map(|token| set.look_up(&token.word)).collect();
-        let classes = tokens
+        let words: Vec<_> = tokens.iter().map(|token| vocabulary.look_up(&token.word)).collect();
+        let classes: Vec<_> = tokens
             .iter()
             .zip(&words)
             .map(|(token, word)| {
                 let number = token.word.as_bytes().first().is_some_and(u8::is_ascii_digit);
-                word.map_or(0, |word| set.classes_of(word)) | if number { lexicon::NUMBER } else { 0 }
+                word.map_or(0, |word| vocabulary.classes_of(word)) | if number { lexicon::NUMBER } else { 0 }
             })
             .collect();
-        Self { set, tokens, words, classes }
+        let mut offered = vec![false; vocabulary.choices()];
+        let mut offer = |choices: &[Choice]| choices.iter().for_each(|&choice| offered[choice] = true);
+        words.iter().flatten().for_each(|&word| offer(vocabulary.choices_with(word)));
+        if tokens.iter().any(|token| token.capital) {
+            offer(vocabulary.choices_of_names());
+        }
+        if classes.iter().any(|classes| classes & lexicon::NUMBER != 0) {
+            offer(vocabulary.choices_of_numbers());
+        }
+        Self { tokens, words, classes, offered }
+    }
+
+    /// Whether the text has a word for each of `steps`: rules out most phrases at once.
+    pub(super) fn has_words_for(&self, steps: &[CompiledStep]) -> bool {
+        steps.iter().all(|step| step.optional || self.offered[step.choice])
     }
 
     pub(super) fn len(&self) -> usize {
@@ -72,7 +74,7 @@ impl<'s> Reading<'s> {
         &self.tokens[at]
     }
 
-    /// The set's word at `at`, when the set knows it.
+    /// The vocabulary's word at `at`, when it has it.
     pub(super) fn known(&self, at: usize) -> Option<Word> {
         self.words[at]
     }
@@ -236,9 +238,10 @@ impl<'s> Reading<'s> {
         words::is_determiner(previous) || words::ends_phrase(previous) || words::helps(previous)
     }
 
-    /// Whether a match of `rule` from `first` to `last` is denied or prevented, before it or within it.
-    pub(super) fn cancelled(&self, rule: usize, first: usize, last: usize) -> bool {
-        let listed = |at: usize| self.words[at].is_some_and(|word| self.set.opens(rule, word));
+    /// Whether a match from `first` to `last` is denied or prevented, before it or within it; `opens` says which words
+    /// begin a match of the same rule.
+    pub(super) fn cancelled(&self, first: usize, last: usize, opens: impl Fn(Word) -> bool) -> bool {
+        let listed = |at: usize| self.words[at].is_some_and(&opens);
         negation::cancels(&self.tokens, 0, first, listed)
             || last > first && negation::cancels(&self.tokens, first + 1, last, listed)
     }

@@ -4,21 +4,22 @@
 //! that begin with a word are tried where it stands, so the cost hardly depends on the number of rules. A set holds what its
 //! rules need and nothing of the texts it has seen.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use regex::Regex;
 use rust_stemmers::{Algorithm, Stemmer};
 
 use super::action::Subject;
 use super::derive;
+use super::expression::{Expression, Screen};
 use super::frame::Frame;
-use super::lexicon::{self, Classes};
+use super::lexicon;
 use super::model::{MAX_RULES, MAX_SET_PATTERNS, Rule, Stance};
 use super::phrase::{self, Pattern, Step};
-use super::reading::{CompiledStep, Reading, Word};
+use super::reading::Reading;
 use super::verdict::{AppliedRule, Span};
+use super::vocabulary::{CompiledStep, Vocabulary, Word};
 use crate::wire::Fault;
 
 /// A rule whose patterns have been read. Reading is the costly part (regular expressions above all), so a new set takes
@@ -90,7 +91,7 @@ struct Phrase {
 #[derive(Debug)]
 enum Exception {
     Phrase(Vec<CompiledStep>),
-    Regex(Regex),
+    Expression(Arc<Expression>),
     Frame(Frame),
 }
 
@@ -98,18 +99,16 @@ enum Exception {
 pub struct RuleSet {
     rules: Vec<Arc<Prepared>>,
     hash: String,
-    stemmer: Stemmer,
-    vocabulary: HashMap<String, Word>,
-    classes: Vec<Classes>,
-    /// How many words have classes.
-    classed: usize,
+    vocabulary: Vocabulary,
     phrases: Vec<Phrase>,
     /// For each word, the phrases that can begin with it.
     beginning_with: Vec<Vec<usize>>,
     /// The phrases that can begin with a person or a name.
     beginning_with_person: Vec<usize>,
-    /// Of all rules, in their order.
-    regexes: Vec<(usize, Regex)>,
+    /// The regular expressions of all rules, in their order.
+    screen: Screen,
+    /// For each of those, its rule.
+    expressions_of: Vec<usize>,
     exceptions: Vec<Vec<Exception>>,
 }
 
@@ -140,80 +139,47 @@ impl RuleSet {
         let mut set = Self {
             hash: hash(&rules)?,
             rules: Vec::new(),
-            stemmer: Stemmer::create(Algorithm::English),
-            vocabulary: HashMap::new(),
-            classes: Vec::new(),
-            classed: 0,
+            vocabulary: Vocabulary::new(),
             phrases: Vec::new(),
             beginning_with: Vec::new(),
             beginning_with_person: Vec::new(),
-            regexes: Vec::new(),
+            screen: Screen::new(Vec::new())?,
+            expressions_of: Vec::new(),
             exceptions: Vec::new(),
         };
-        for (class, words) in lexicon::lists() {
-            for word in words.split_whitespace() {
-                let word = set.intern(&phrase::stem(&set.stemmer, word));
-                set.classes[word as usize] |= class;
-            }
-        }
-        set.classed = set.classes.len();
+        let mut expressions = Vec::new();
         for (at, prepared) in rules.iter().enumerate() {
             for pattern in &prepared.patterns {
                 match pattern {
                     Pattern::Phrase(steps) => set.add_phrase(at, steps),
-                    Pattern::Regex(regex) => set.regexes.push((at, regex.clone())),
+                    Pattern::Expression(expression) => {
+                        expressions.push(Arc::clone(expression));
+                        set.expressions_of.push(at);
+                    }
                     // Reading patterns makes none.
                     Pattern::Frame(_) => {}
                 }
             }
             let exceptions = prepared.exceptions.iter().map(|exception| match exception {
-                Pattern::Phrase(steps) => Exception::Phrase(set.compile(steps)),
-                Pattern::Regex(regex) => Exception::Regex(regex.clone()),
+                Pattern::Phrase(steps) => Exception::Phrase(set.vocabulary.compile(steps)),
+                Pattern::Expression(expression) => Exception::Expression(Arc::clone(expression)),
                 Pattern::Frame(frame) => Exception::Frame(*frame),
             });
             let exceptions = exceptions.collect();
             set.exceptions.push(exceptions);
         }
+        set.beginning_with.resize(set.vocabulary.len(), Vec::new());
+        set.screen = Screen::new(expressions)?;
         set.rules = rules;
         Ok(set)
     }
 
-    fn intern(&mut self, stem: &str) -> Word {
-        if let Some(&word) = self.vocabulary.get(stem) {
-            return word;
-        }
-        // A set has at most 4,000 patterns of 1,000 characters, so the number fits.
-        let word = self.classes.len() as Word;
-        self.vocabulary.insert(stem.to_owned(), word);
-        self.classes.push(0);
-        self.beginning_with.push(Vec::new());
-        word
-    }
-
-    fn compile(&mut self, steps: &[Step]) -> Vec<CompiledStep> {
-        steps
-            .iter()
-            .map(|step| {
-                let mut words: Vec<_> = step.stems.iter().map(|stem| self.intern(stem)).collect();
-                words.sort_unstable();
-                CompiledStep { words, classes: step.classes, optional: step.optional, far: step.far }
-            })
-            .collect()
-    }
-
     fn add_phrase(&mut self, rule: usize, steps: &[Step]) {
-        let steps = self.compile(steps);
+        let steps = self.vocabulary.compile(steps);
         let Some(first) = steps.first() else { return };
         let at = self.phrases.len();
-        let of_class = first.classes & !lexicon::BY_PLACE;
-        let mut openers = first.words.clone();
-        if of_class != 0 {
-            // The words of classes were the first to be named.
-            let members = self.classes[..self.classed].iter().enumerate();
-            openers.extend(members.filter(|(_, c)| **c & of_class != 0).map(|(word, _)| word as Word));
-        }
-        openers.sort_unstable();
-        openers.dedup();
+        let openers = self.vocabulary.members(&first.words, first.classes & !lexicon::BY_PLACE);
+        self.beginning_with.resize(self.vocabulary.len(), Vec::new());
         for word in openers {
             self.beginning_with[word as usize].push(at);
         }
@@ -224,17 +190,8 @@ impl RuleSet {
         self.phrases.push(Phrase { rule, steps, far });
     }
 
-    /// The set's word for a folded word of a text.
-    pub(super) fn look_up(&self, word: &str) -> Option<Word> {
-        self.vocabulary.get(&*phrase::stem(&self.stemmer, word)).copied()
-    }
-
-    pub(super) fn classes_of(&self, word: Word) -> Classes {
-        self.classes[word as usize]
-    }
-
     /// Whether `word` begins a phrase of `rule`.
-    pub(super) fn opens(&self, rule: usize, word: Word) -> bool {
+    fn opens(&self, rule: usize, word: Word) -> bool {
         self.beginning_with[word as usize].iter().any(|&phrase| self.phrases[phrase].rule == rule)
     }
 
@@ -261,7 +218,7 @@ impl RuleSet {
     #[must_use]
     pub fn apply(&self, subject: &Subject) -> Vec<AppliedRule> {
         let text = subject.text();
-        let reading = Reading::new(self, text);
+        let reading = Reading::new(&self.vocabulary, text);
         let mut hits: Vec<Option<Hit>> = vec![None; self.rules.len()];
         let in_scope = |rule: usize| self.rules[rule].rule.scope.admits(subject);
         for at in 0..reading.len() {
@@ -274,9 +231,12 @@ impl RuleSet {
             for &candidate in by_word.iter().chain(by_place) {
                 let phrase = &self.phrases[candidate];
                 if hits[phrase.rule].is_none()
+                    && reading.has_words_for(&phrase.steps)
                     && let Some(last) = reading.matches(&phrase.steps, at)
                     && !reading.describes(at)
-                    && !reading.cancelled(phrase.rule, at, if phrase.far { last } else { at })
+                    && !reading.cancelled(at, if phrase.far { last } else { at }, |word| {
+                        self.opens(phrase.rule, word)
+                    })
                     && !self.excepted(phrase.rule, &reading, text, at, last)
                     && in_scope(phrase.rule)
                 {
@@ -285,8 +245,9 @@ impl RuleSet {
                 }
             }
         }
-        for (rule, regex) in &self.regexes {
-            if hits[*rule].is_some() {
+        for (at, regex) in self.screen.candidates(text) {
+            let rule = self.expressions_of[at];
+            if hits[rule].is_some() {
                 continue;
             }
             let found = regex.find_iter(text).find(|found| {
@@ -294,13 +255,13 @@ impl RuleSet {
                 let last =
                     reading.word_at(found.end().saturating_sub(1)).min(reading.len().saturating_sub(1));
                 first >= reading.len()
-                    || !reading.cancelled(*rule, first, first)
-                        && !self.excepted(*rule, &reading, text, first, last.max(first))
+                    || !reading.cancelled(first, first, |word| self.opens(rule, word))
+                        && !self.excepted(rule, &reading, text, first, last.max(first))
             });
             if let Some(found) = found
-                && in_scope(*rule)
+                && in_scope(rule)
             {
-                hits[*rule] = Some(Hit { start: found.start(), end: found.end() });
+                hits[rule] = Some(Hit { start: found.start(), end: found.end() });
             }
         }
         let applied = |(prepared, hit): (&Arc<Prepared>, Option<Hit>)| {
@@ -319,14 +280,15 @@ impl RuleSet {
 
     /// Whether an exception of `rule` cancels its match from word `first` to word `last`: a phrase or a kind of sentence
     /// that the match's sentence holds, or a regular expression that shares a character with the match.
-    fn excepted(&self, rule: usize, reading: &Reading<'_>, text: &str, first: usize, last: usize) -> bool {
+    fn excepted(&self, rule: usize, reading: &Reading, text: &str, first: usize, last: usize) -> bool {
         self.exceptions[rule].iter().any(|exception| match exception {
             Exception::Phrase(steps) => {
-                reading.sentence(first).any(|at| reading.matches(steps, at).is_some())
+                reading.has_words_for(steps)
+                    && reading.sentence(first).any(|at| reading.matches(steps, at).is_some())
             }
-            Exception::Regex(regex) => {
+            Exception::Expression(expression) => {
                 let (start, end) = (reading.token(first).start, reading.token(last).end);
-                regex.find_iter(text).any(|found| found.start() < end && start < found.end())
+                expression.regex().find_iter(text).any(|found| found.start() < end && start < found.end())
             }
             Exception::Frame(frame) => frame.holds(reading, first, last),
         })
@@ -482,6 +444,19 @@ mod tests {
             for applied in set(&["kill <person>", "<person> kill", "kill the? ... him", "/k.l/"]).apply(&Subject::of_text(&text)) {
                 let Span { start, end, text: matched, .. } = applied.matched;
                 prop_assert_eq!(text.chars().skip(start).take(end - start).collect::<String>(), matched);
+            }
+        }
+
+        /// Leaving out the phrases for which the text has no words leaves out no match.
+        #[test]
+        fn a_phrase_that_matches_has_words_in_the_text(
+            words in proptest::collection::vec("kill|kills|Anna|7|him|the|rapidly|password|x", 0..12),
+        ) {
+            let set = set(&["kill <person>", "<name> kill", "kill rapidly? <number>", "the ... password|him"]);
+            let reading = Reading::new(&set.vocabulary, &words.join(" "));
+            for phrase in &set.phrases {
+                let matches = (0..reading.len()).any(|at| reading.matches(&phrase.steps, at).is_some());
+                prop_assert!(!matches || reading.has_words_for(&phrase.steps));
             }
         }
     }

@@ -1,0 +1,148 @@
+//! The words of a rule set: looked up by stem, with their classes and the steps of phrases that they will do for.
+
+use std::collections::HashMap;
+
+use rust_stemmers::{Algorithm, Stemmer};
+
+use super::lexicon::{self, Classes};
+use super::phrase::{self, Step};
+
+/// Names a stem within one vocabulary.
+pub(super) type Word = u32;
+
+/// Names a choice of words and classes within one vocabulary: steps that differ in nothing else share it.
+pub(super) type Choice = usize;
+
+/// One step of a phrase, with the vocabulary's words.
+#[derive(Debug)]
+pub(super) struct CompiledStep {
+    pub choice: Choice,
+    /// Sorted.
+    pub words: Vec<Word>,
+    pub classes: Classes,
+    pub optional: bool,
+    pub far: bool,
+}
+
+/// Holds the words of the classes, and of the phrases that were compiled with it; nothing of the texts that were read.
+pub(super) struct Vocabulary {
+    stemmer: Stemmer,
+    words: HashMap<String, Word>,
+    classes: Vec<Classes>,
+    /// How many words have classes: the first ones.
+    classed: usize,
+    choices: HashMap<(Vec<Word>, Classes), Choice>,
+    /// For each word, the choices that it is one of.
+    choices_with: Vec<Vec<Choice>>,
+    /// The choices that take any name, and those that take any number.
+    choices_by_place: [Vec<Choice>; 2],
+}
+
+impl Vocabulary {
+    /// The words of the classes.
+    pub(super) fn new() -> Self {
+        let mut vocabulary = Self {
+            stemmer: Stemmer::create(Algorithm::English),
+            words: HashMap::new(),
+            classes: Vec::new(),
+            classed: 0,
+            choices: HashMap::new(),
+            choices_with: Vec::new(),
+            choices_by_place: Default::default(),
+        };
+        for (class, words) in lexicon::lists() {
+            for word in words.split_whitespace() {
+                let word = vocabulary.intern(&phrase::stem(&vocabulary.stemmer, word));
+                vocabulary.classes[word as usize] |= class;
+            }
+        }
+        vocabulary.classed = vocabulary.len();
+        vocabulary
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.classes.len()
+    }
+
+    fn intern(&mut self, stem: &str) -> Word {
+        if let Some(&word) = self.words.get(stem) {
+            return word;
+        }
+        // A set has at most 4,000 patterns of 1,000 characters, so the number fits.
+        let word = self.len() as Word;
+        self.words.insert(stem.to_owned(), word);
+        self.classes.push(0);
+        self.choices_with.push(Vec::new());
+        word
+    }
+
+    /// Takes the words of `steps` in.
+    pub(super) fn compile(&mut self, steps: &[Step]) -> Vec<CompiledStep> {
+        let steps = steps.iter().map(|step| {
+            let mut words: Vec<_> = step.stems.iter().map(|stem| self.intern(stem)).collect();
+            words.sort_unstable();
+            let choice = self.choice(&words, step.classes);
+            CompiledStep { choice, words, classes: step.classes, optional: step.optional, far: step.far }
+        });
+        steps.collect()
+    }
+
+    fn choice(&mut self, words: &[Word], classes: Classes) -> Choice {
+        let next = self.choices.len();
+        let choice = *self.choices.entry((words.to_vec(), classes)).or_insert(next);
+        if choice == next {
+            for word in self.members(words, classes) {
+                self.choices_with[word as usize].push(choice);
+            }
+            for (class, choices) in
+                [lexicon::NAME, lexicon::NUMBER].into_iter().zip(&mut self.choices_by_place)
+            {
+                if classes & class != 0 {
+                    choices.push(choice);
+                }
+            }
+        }
+        choice
+    }
+
+    /// `words` and those of `classes`, each once.
+    pub(super) fn members(&self, words: &[Word], classes: Classes) -> Vec<Word> {
+        let mut members = words.to_vec();
+        if classes != 0 {
+            let classed = self.classes[..self.classed].iter().enumerate();
+            members.extend(classed.filter(|(_, of)| **of & classes != 0).map(|(word, _)| word as Word));
+        }
+        members.sort_unstable();
+        members.dedup();
+        members
+    }
+
+    /// The word for a folded word of a text.
+    pub(super) fn look_up(&self, word: &str) -> Option<Word> {
+        self.words.get(&*phrase::stem(&self.stemmer, word)).copied()
+    }
+
+    pub(super) fn classes_of(&self, word: Word) -> Classes {
+        self.classes[word as usize]
+    }
+
+    /// How many choices there are.
+    pub(super) fn choices(&self) -> usize {
+        self.choices.len()
+    }
+
+    /// The choices that `word` is one of, those by a class that counts only in some places too.
+    pub(super) fn choices_with(&self, word: Word) -> &[Choice] {
+        &self.choices_with[word as usize]
+    }
+
+    /// The choices that take any name.
+    pub(super) fn choices_of_names(&self) -> &[Choice] {
+        &self.choices_by_place[0]
+    }
+
+    /// The choices that take any number.
+    pub(super) fn choices_of_numbers(&self) -> &[Choice] {
+        &self.choices_by_place[1]
+    }
+}
