@@ -4,7 +4,7 @@
 //! that opens a review, is about an entity or is remembered is put down before its answer. What has not been put down yet is
 //! bounded: beyond that nothing is judged.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ToSql};
@@ -153,11 +153,12 @@ impl Journal {
             if batch.is_empty() {
                 return Ok(());
             }
-            let kept = batch.clone();
+            let batch = Arc::new(batch);
+            let kept = Arc::clone(&batch);
             let written =
                 ledger.write(move |unit| batch.iter().try_for_each(|decision| insert(unit, decision)));
             if let Err(fault) = written.await {
-                self.waiting().splice(0..0, kept);
+                self.waiting().splice(0..0, Arc::unwrap_or_clone(kept));
                 return Err(fault);
             }
         }

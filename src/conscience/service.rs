@@ -181,7 +181,12 @@ impl Conscience {
             events,
             diary,
             rules: RwLock::new(Arc::new(set)),
-            judgements: Cache::builder().max_capacity(CACHED).time_to_live(CACHED_FOR).build(),
+            judgements: Cache::builder()
+                .max_capacity(CACHED)
+                // Else it is copied again and again as it grows.
+                .initial_capacity(CACHED as usize)
+                .time_to_live(CACHED_FOR)
+                .build(),
             judgement_counts: Counts::default(),
             rule_counts: Counts::default(),
             journal: Journal::default(),
