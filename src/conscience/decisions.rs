@@ -58,6 +58,15 @@ pub struct Decision {
     pub rule_set_hash: String,
     /// Who judged.
     pub judge: String,
+    /// The model that judged, when one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Whether a model should have judged, and none could.
+    #[serde(default, skip_serializing_if = "super::model::is_false")]
+    pub degraded: bool,
+    /// What would have come of it by the rules alone, when a model judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_rules: Option<Outcome>,
     /// The review that it opened or joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub review_id: Option<String>,

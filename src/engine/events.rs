@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::port::{Outgoing, Publish};
+use crate::clock::Timestamp;
 use crate::wire::Names;
 
 /// Events that a slow listener may fall behind by.
@@ -22,6 +24,18 @@ pub struct Event {
     pub kind: &'static str,
     /// JSON.
     pub payload: Bytes,
+}
+
+/// Told on `events/errors`.
+#[derive(Serialize, JsonSchema)]
+pub struct ErrorEvent<'a> {
+    /// What happened: `duplicate_name`, `subscriptions_refused`, `storage_full`, `storage_recovered`, `breaker_opened` or
+    /// `breaker_closed`.
+    pub error: &'static str,
+    /// For people.
+    pub message: &'a str,
+    /// When.
+    pub timestamp: Timestamp,
 }
 
 /// Where events are told, and heard.

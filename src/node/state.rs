@@ -14,6 +14,8 @@ use crate::engine::jobs::Jobs;
 use crate::engine::port::Publish;
 use crate::gate::guard::Guard;
 use crate::ledger::Ledger;
+use crate::llm::Llm;
+use crate::llm::model::ProviderState;
 use crate::observe::{Health, process};
 use crate::wire::Names;
 
@@ -73,8 +75,11 @@ pub struct Status {
     /// How often another client has connected under this node's name.
     #[serde(skip_serializing_if = "is_zero")]
     pub duplicate_name: u32,
-    /// What is not as it should be.
-    pub degraded: Vec<&'static str>,
+    /// What is not as it should be: `storage`, `duplicate_name`, or a model that does not answer (`llm_remote`, `llm_local`).
+    pub degraded: Vec<String>,
+    /// How the models' providers are; absent without any. Only in answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<ProviderState>>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -90,6 +95,7 @@ pub struct NodeState {
     health: Health,
     publisher: Arc<dyn Publish>,
     guard: Arc<Guard>,
+    llm: Arc<Llm>,
     engine: OnceLock<Engine>,
     reload: watch::Sender<u64>,
     started: Timestamp,
@@ -98,6 +104,7 @@ pub struct NodeState {
 }
 
 impl NodeState {
+    /// The state, and word of each wish to read the configuration again.
     pub(super) fn new(
         names: Names,
         ledger: Ledger,
@@ -105,22 +112,25 @@ impl NodeState {
         health: Health,
         publisher: Arc<dyn Publish>,
         guard: Arc<Guard>,
-        reload: watch::Sender<u64>,
-    ) -> Self {
+        llm: Arc<Llm>,
+    ) -> (Self, watch::Receiver<u64>) {
         let started = ledger.clock().now();
-        Self {
+        let (reload, asked) = watch::channel(0);
+        let state = Self {
             names,
             ledger,
             jobs,
             health,
             publisher,
             guard,
+            llm,
             engine: OnceLock::new(),
             reload,
             started,
             started_at: Instant::now(),
             duplicates: AtomicU32::new(0),
-        }
+        };
+        (state, asked)
     }
 
     /// The engine is made after its commands, so it arrives later.
@@ -131,6 +141,11 @@ impl NodeState {
 
     pub(super) fn engine(&self) -> Option<&Engine> {
         self.engine.get()
+    }
+
+    /// How the models' providers are; `None` without any.
+    pub(super) fn models(&self) -> Option<Vec<ProviderState>> {
+        self.llm.has_models().then(|| self.llm.states())
     }
 
     pub(super) const fn names(&self) -> &Names {
@@ -161,13 +176,13 @@ impl NodeState {
     /// How the node is now.
     pub(super) fn status(&self, state: State, since: Timestamp, reason: Option<&'static str>) -> Status {
         let storage_full = self.ledger.is_full();
-        let mut degraded = Vec::new();
+        let mut degraded = self.llm.unanswering();
         if storage_full {
-            degraded.push("storage");
+            degraded.push("storage".to_owned());
         }
         let duplicate_name = self.duplicates.load(Ordering::Relaxed);
         if duplicate_name > 0 {
-            degraded.push("duplicate_name");
+            degraded.push("duplicate_name".to_owned());
         }
         Status {
             node: self.names.node().to_owned(),
@@ -189,6 +204,7 @@ impl NodeState {
             inbox_since: None,
             duplicate_name,
             degraded,
+            models: None,
         }
     }
 
