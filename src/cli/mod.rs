@@ -7,6 +7,7 @@
 mod ask;
 mod broker;
 mod call;
+mod chat;
 mod client;
 mod completions;
 mod config;
@@ -101,6 +102,7 @@ enum Command {
     Evaluate(ask::Evaluate),
     Remember(ask::Remember),
     Recall(ask::Recall),
+    Chat(chat::Args),
     Memory(memory::Args),
     Ping(ask::Ping),
     Status(ask::Status),
@@ -138,6 +140,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Evaluate(args) => args.run(&cli.shared),
         Command::Remember(args) => args.run(&cli.shared),
         Command::Recall(args) => args.run(&cli.shared),
+        Command::Chat(args) => args.run(&cli.shared),
         Command::Memory(args) => args.run(&cli.shared),
         Command::Ping(args) => args.run(&cli.shared),
         Command::Status(args) => args.run(&cli.shared),
