@@ -17,6 +17,7 @@ mod keys;
 mod ledger;
 mod memory;
 mod nodes;
+mod policy;
 pub mod profile;
 mod reviews;
 mod rules;
@@ -118,6 +119,7 @@ enum Command {
     Broker(broker::Args),
     Ledger(ledger::Args),
     Keys(keys::Args),
+    Policy(policy::Args),
     Token(token::Args),
     Topics(topics::Args),
     Completions(completions::Args),
@@ -155,6 +157,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Broker(args) => args.run(&cli.shared),
         Command::Ledger(args) => args.run(&cli.shared),
         Command::Keys(args) => args.run(&cli.shared),
+        Command::Policy(args) => args.run(&cli.shared),
         Command::Token(args) => args.run(),
         Command::Topics(args) => args.run(),
         Command::Completions(args) => args.run(),

@@ -157,6 +157,16 @@ section! {
 }
 
 section! {
+    /// Policies in Rego: what a command has to fulfil besides credentials, permissions and signatures. They can only
+    /// refuse. Read again on reload.
+    "policy" Policy {
+        /// Folder of Rego files with their tests and data; `config/policy` is one to begin with. None is asked when it is
+        /// not set.
+        folder: Option<PathBuf> = "folder", Path(Holds::Bundle), Unset, r#""/etc/orchd/policy""#;
+    }
+}
+
+section! {
     /// How much the node takes on. What exceeds a limit is refused or held back, never taken and lost.
     "limits" Limits {
         /// Largest MQTT packet that the broker may send to the node.
@@ -420,10 +430,11 @@ section! {
 }
 
 /// All sections, in the order in which they are explained. `node` comes first: others refer to it.
-pub(super) static SECTIONS: [Section; 15] = [
+pub(super) static SECTIONS: [Section; 16] = [
     Node::SECTION,
     Broker::SECTION,
     Access::SECTION,
+    Policy::SECTION,
     Limits::SECTION,
     Reply::SECTION,
     Ledger::SECTION,
@@ -447,6 +458,8 @@ pub struct Config {
     pub broker: Broker,
     /// Who may command it.
     pub auth: Access,
+    /// What else a command has to fulfil.
+    pub policy: Policy,
     /// How much it takes on.
     pub limits: Limits,
     /// Where answers may go.
@@ -480,6 +493,7 @@ impl Config {
             node: Node::build(&get)?,
             broker: Broker::build(&get)?,
             auth: Access::build(&get)?,
+            policy: Policy::build(&get)?,
             limits: Limits::build(&get)?,
             reply: Reply::build(&get)?,
             ledger: Ledger::build(&get)?,

@@ -21,7 +21,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 impl Engine {
     pub(super) fn reply_fault(&self, asked: Asked, fault: Fault) {
         self.count(&asked, fault.code.as_str());
-        let stored = Stored::new(asked.command.clone(), fault.into(), self.inner.clock.now());
+        let stored = asked.stored(fault.into(), self.inner.clock.now());
         self.reply_later(asked, stored);
     }
 

@@ -11,9 +11,10 @@ use super::inbox::Key;
 use super::outbox::{Route, Stored};
 use super::port::Ack;
 use super::transaction::pending;
+use crate::clock::Timestamp;
 use crate::gate::nonce::Nonce;
 use crate::ledger::audit;
-use crate::wire::{Payload, Reply};
+use crate::wire::{Outcome, Payload, Reply};
 
 /// How the asker hears the answer.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub(super) struct Asked {
     pub when_full: bool,
     /// The nonce of a signed command, to be used up in its transaction.
     pub nonce: Option<Nonce>,
+    /// The id of what the policies said of it.
+    pub decision: Option<Arc<str>>,
     pub started: Instant,
     /// How long the asker can use the answer.
     pub time_left: Duration,
@@ -69,6 +72,12 @@ impl Asked {
             topic: self.topic.clone(),
             payload_hash: self.payload.sha256(),
         })
+    }
+
+    /// Its answer, made at `now`.
+    pub(super) fn stored(&self, mut outcome: Outcome, now: Timestamp) -> Stored {
+        outcome.policy_decision = self.decision.as_deref().map(str::to_owned);
+        Stored::new(self.command.clone(), outcome, now)
     }
 
     /// Its audit record.

@@ -6,16 +6,16 @@ use futures_util::FutureExt;
 
 use super::asked::{Asked, Channel};
 use super::command::{BoxFuture, Choice, Handler};
-use super::outbox::Stored;
 use super::transaction::{Task, Transaction};
 use super::{Engine, inbox};
+use crate::gate::authorize::Ruling;
 use crate::gate::nonce::Nonce;
 use crate::gate::{Admission, Identified};
 use crate::wire::topic::Target;
 use crate::wire::{Code, Fault, Outcome};
 
 impl Engine {
-    pub(super) async fn run(&self, asked: Asked, target: Target, asker: &Identified) {
+    pub(super) async fn run(&self, mut asked: Asked, target: Target, asker: &Identified) {
         let Some(command) = self.inner.registry.get(&asked.command) else {
             return self.refuse(asked, Fault::new(Code::UnknownCommand, "no such service or verb"));
         };
@@ -25,10 +25,19 @@ impl Engine {
                 .refuse(asked, Fault::new(Code::UnknownCommand, "this command is for a node by its name"));
         }
         let admission = Admission { asker, declaration, topic: &asked.topic, now: asked.call.received };
-        if matches!(asked.channel, Channel::Mqtt(_))
-            && let Err(fault) = self.inner.gate.admit(&admission)
-        {
-            return self.refuse_unless_known(asked, fault).await;
+        if matches!(asked.channel, Channel::Mqtt(_)) {
+            if let Err(fault) = self.inner.gate.admit(&admission) {
+                return self.refuse_unless_known(asked, fault).await;
+            }
+            if let Some(Ruling { id, outcome }) = self.inner.gate.rule(&admission) {
+                self.inner
+                    .metrics
+                    .policy_decision(outcome.as_ref().map_or_else(|fault| fault.code.as_str(), |()| "ok"));
+                asked.decision = Some(id);
+                if let Err(fault) = outcome {
+                    return self.refuse_unless_known(asked, fault).await;
+                }
+            }
         }
         if asked.time_left.is_zero() {
             return self.refuse(asked, Fault::new(Code::Expired, "the command had expired when it arrived"));
@@ -101,7 +110,7 @@ impl Engine {
                     Err(fault) => fault.into(),
                 };
                 engine.count(&asked, outcome.label());
-                let stored = Stored::new(asked.command.clone(), outcome, engine.inner.clock.now());
+                let stored = asked.stored(outcome, engine.inner.clock.now());
                 engine.reply(asked, stored).await;
                 drop(permit);
             },

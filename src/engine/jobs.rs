@@ -123,6 +123,8 @@ pub(super) struct Accepted {
     call: Call,
     payload: Payload,
     route: Route,
+    /// The id of what the policies said when it was accepted.
+    decision: Option<Arc<str>>,
     time_left: Duration,
     local: Option<oneshot::Sender<Reply>>,
 }
@@ -217,8 +219,8 @@ impl Engine {
             }
             Channel::Local(sender) => Some(sender),
         };
-        let Asked { command, call, payload, route, time_left, .. } = asked;
-        self.spawn_job(Accepted { id, command, call, payload, route, time_left, local });
+        let Asked { command, call, payload, route, decision, time_left, .. } = asked;
+        self.spawn_job(Accepted { id, command, call, payload, route, decision, time_left, local });
     }
 
     /// Takes up the jobs of an earlier run: those that are safe to repeat, again from their beginning; the others are
@@ -249,6 +251,7 @@ impl Engine {
                         expires_at: Timestamp::from_millis(row.get(9)?),
                         due_at: accepted,
                     },
+                    decision: None,
                     time_left,
                     local: None,
                 })
@@ -329,8 +332,9 @@ impl Engine {
         self.finish_job(job, state, outcome).await;
     }
 
-    async fn finish_job(&self, job: Accepted, state: &'static str, outcome: Outcome) {
+    async fn finish_job(&self, job: Accepted, state: &'static str, mut outcome: Outcome) {
         self.tell_job(&job, state, None);
+        outcome.policy_decision = job.decision.as_deref().map(str::to_owned);
         let stored = Stored::new(job.command.clone(), outcome, self.inner.clock.now());
         let finish = Finish { engine: self.clone(), job, state, stored, row: None };
         if let Err(error) = self.inner.ledger.submit(Box::new(finish)).await {

@@ -61,7 +61,7 @@ impl Transaction {
                 }
                 Some(Known::Running { job }) => {
                     let outcome = jobs::still_running(&job)?;
-                    return Ok(Done::Repeated(Stored::new(self.asked.command.clone(), outcome, unit.now())));
+                    return Ok(Done::Repeated(self.asked.stored(outcome, unit.now())));
                 }
                 None => {}
             }
@@ -83,7 +83,7 @@ impl Transaction {
                     }
                     Err(fault) => return Err(fault),
                 };
-                let stored = Stored::new(self.asked.command.clone(), outcome, unit.now());
+                let stored = self.asked.stored(outcome, unit.now());
                 // A local asker without an id gets the answer on the socket, and nothing could ask for it again.
                 let row = if self.asked.route.topic.is_some() || key.is_some() {
                     Some(outbox::insert(unit, &stored, &self.asked.route, key.is_some())?)

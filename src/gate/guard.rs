@@ -7,6 +7,7 @@ use std::time::Duration;
 use ring::digest;
 
 use super::access::{Access, AccessVerifier};
+use super::authorize::{Policies, Ruling};
 use super::keys::{KEY_PREFIX, Keys};
 use super::nonce::Nonce;
 use super::permissions::Permissions;
@@ -40,6 +41,8 @@ pub struct Settings {
     pub unknown_rate: Rate,
     /// How long who does not heed a limit is refused altogether.
     pub cooldown: Duration,
+    /// What else has to be fulfilled.
+    pub policies: Option<Policies>,
 }
 
 /// Settings, and what was made of them.
@@ -199,6 +202,15 @@ impl Gate for Guard {
             None => {}
         }
         if identity.permissions.allow(admission.topic) { Ok(()) } else { Err(forbidden()) }
+    }
+
+    fn rule(&self, admission: &Admission<'_>) -> Option<Ruling> {
+        let present = self.present();
+        let settings = &present.settings;
+        if settings.mode == AuthMode::Open {
+            return None;
+        }
+        settings.policies.as_ref().map(|policies| policies.rule(admission))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Who asks, and whether they may.
 //!
 //! A gate is asked twice for each command: once who the asker is, before the inbox is looked at, and once whether this
-//! command may run now (rate, signature, authorization), before its payload is validated. It fails closed: an error is a
+//! command may run now (rate, signature, permission, policy), before its payload is validated. It fails closed: an error is a
 //! refusal. docs/security.md says what each step is for.
 
 pub mod access;
+pub mod authorize;
 pub mod guard;
 pub mod keys;
 pub mod node_key;
@@ -19,6 +20,7 @@ pub mod token;
 
 use std::sync::Arc;
 
+use self::authorize::Ruling;
 use self::nonce::Nonce;
 use self::permissions::Permissions;
 use crate::clock::Timestamp;
@@ -102,6 +104,9 @@ pub trait Gate: Send + Sync {
     /// # Errors
     /// `rate_limited`, `signature_invalid`, `replayed` or `forbidden`.
     fn admit(&self, admission: &Admission<'_>) -> Result<(), Fault>;
+
+    /// What the policies say of a command that was admitted; `None` where there are none.
+    fn rule(&self, admission: &Admission<'_>) -> Option<Ruling>;
 }
 
 /// The principal of a command over MQTT that nothing identifies: one that was refused, or any while the gate is open.
@@ -175,5 +180,9 @@ impl Gate for Open {
 
     fn admit(&self, _: &Admission<'_>) -> Result<(), Fault> {
         Ok(())
+    }
+
+    fn rule(&self, _: &Admission<'_>) -> Option<Ruling> {
+        None
     }
 }

@@ -71,6 +71,9 @@ pub enum RunError {
     /// A key that tokens are checked with.
     #[error("auth: {0}")]
     TrustedKey(#[from] gate::token::KeyError),
+    /// The policies.
+    #[error("policy.folder: {0}")]
+    Policy(#[from] crate::policy::PolicyError),
     /// The rule file.
     #[error("conscience.rules_file {}: {reason}", path.display())]
     Rules {

@@ -9,6 +9,7 @@ use crate::config::{self, Config};
 use crate::conscience;
 use crate::engine::{Bounds, Limits};
 use crate::gate::access::{AccessVerifier, KeyFiles};
+use crate::gate::authorize::Policies;
 use crate::gate::guard::{self, Guard};
 use crate::gate::keys::Keys;
 use crate::gate::node_key::{NodeKey, NodeKeyError};
@@ -136,6 +137,8 @@ pub(super) fn auth(config: &Config) -> Result<guard::Settings, RunError> {
         jwks: auth.jwks_file.clone(),
     };
     let leeway = i64::try_from(auth.leeway.as_secs()).unwrap_or(i64::MAX);
+    let folder = config.policy.folder.as_deref();
+    let policies = folder.map(|folder| Policies::load(&config.node.name, folder)).transpose()?;
     let verifier = AccessVerifier::load(&files, &auth.issuer, &auth.audience, leeway)?;
     // A tenth of a minute's worth may come at once, and a thousand in any case: many clients share these.
     let shared = |per_minute: u32| Rate { per_minute, burst: (per_minute / 10).max(1_000) };
@@ -153,6 +156,7 @@ pub(super) fn auth(config: &Config) -> Result<guard::Settings, RunError> {
             burst: (auth.unauthenticated_per_min / 10).max(1),
         },
         cooldown: auth.cooldown,
+        policies,
     })
 }
 

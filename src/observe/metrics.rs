@@ -42,6 +42,7 @@ struct Inner {
     messages_dropped: Family<Counter, 1>,
     messages_refused: Family<Counter, 1>,
     replies_refused: Family<Counter, 1>,
+    policy_decisions: Family<Counter, 1>,
     llm_requests: Family<Counter, 2>,
     llm_duration: Family<Histogram, 1>,
     llm_tokens: Family<Counter, 1>,
@@ -108,6 +109,12 @@ impl Metrics {
                 "orchd_replies_refused_total",
                 ["reason"],
                 "Replies that the broker refused for good.",
+            ),
+            policy_decisions: Family::new(
+                r,
+                "orchd_policy_decisions_total",
+                ["outcome"],
+                "Commands put to the policies, by outcome: ok or an error code.",
             ),
             llm_requests: Family::new(
                 r,
@@ -222,6 +229,11 @@ impl Metrics {
     /// A message was refused with `code` before it reached a service.
     pub fn message_refused(&self, code: &'static str) {
         self.0.messages_refused.with([code], |c| c.increment(1));
+    }
+
+    /// The policies said of a command that it may run (`ok`), or refused it with a code.
+    pub fn policy_decision(&self, outcome: &'static str) {
+        self.0.policy_decisions.with([outcome], |c| c.increment(1));
     }
 
     /// The broker refused a reply for good.

@@ -33,7 +33,8 @@ impl PolicySet {
         let bundle = Bundle::read(folder)?;
         // First without the tests: what only holds together with them must not run.
         let set = bundle.compile(rule)?;
-        let failed: Vec<_> = bundle.trials(rule)?.into_iter().filter(|trial| !trial.passed()).map(|t| t.name).collect();
+        let failed: Vec<_> =
+            bundle.trials(rule)?.into_iter().filter(|trial| !trial.passed()).map(|t| t.name).collect();
         if failed.is_empty() { Ok(set) } else { Err(PolicyError::Failed(failed)) }
     }
 }

@@ -190,7 +190,9 @@ fn finding(value: Value) -> Result<Finding, PolicyError> {
         _ => None,
     };
     let Some(mut reasons) = texts else {
-        return Err(PolicyError::Evaluation("the rule must be a boolean, a text or a set of texts".to_owned()));
+        return Err(PolicyError::Evaluation(
+            "the rule must be a boolean, a text or a set of texts".to_owned(),
+        ));
     };
     reasons.sort();
     reasons.truncate(MAX_REASONS);
