@@ -32,6 +32,7 @@ pub mod memory;
 pub mod mqtt;
 pub mod node;
 pub mod observe;
+mod outbound;
 pub mod policy;
 pub mod soul;
 pub mod tls;

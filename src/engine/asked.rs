@@ -14,7 +14,7 @@ use super::transaction::pending;
 use crate::clock::Timestamp;
 use crate::gate::nonce::Nonce;
 use crate::ledger::audit;
-use crate::wire::{Outcome, Payload, Reply};
+use crate::wire::{Code, Fault, Outcome, Payload, Reply};
 
 /// How the asker hears the answer.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Asked {
     }
 
     /// Its audit record.
-    pub(super) fn audit(&self, outcome: &'static str) -> audit::Entry {
+    pub(super) fn audit(&self, outcome: &'static str, why: Option<&Fault>) -> audit::Entry {
         audit::Entry {
             at: self.call.received,
             principal: self.call.principal.clone(),
@@ -89,6 +89,8 @@ impl Asked {
             topic: Some(Arc::from(self.topic.as_str())),
             message_id: self.call.message_id.clone(),
             outcome,
+            reason: why.and_then(reason),
+            decision: self.decision.clone(),
             count: 1,
             payload_size: self.payload.bytes().len() as u64,
             payload_hash: Some(self.payload.sha256()),
@@ -110,4 +112,12 @@ impl Asked {
             }
         }
     }
+}
+
+/// Longest reason in the audit trail, in characters.
+const MAX_REASON_CHARS: usize = 256;
+
+/// Why the gate refused a command, for the audit trail. Other errors may quote the payload, which has no place there.
+pub(super) fn reason(fault: &Fault) -> Option<String> {
+    Code::SECURITY.contains(&fault.code).then(|| fault.message.chars().take(MAX_REASON_CHARS).collect())
 }

@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::port::{Outgoing, Publish};
+use crate::clock::Timestamp;
 use crate::wire::Names;
 
 /// Events that a slow listener may fall behind by.
@@ -22,6 +24,21 @@ pub struct Event {
     pub kind: &'static str,
     /// JSON.
     pub payload: Bytes,
+}
+
+/// Trouble that an operator should know of.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ErrorEvent<'a> {
+    /// What happened: `duplicate_name`, `subscriptions_refused`, `storage_full`, `storage_recovered`, or a kind of anomaly:
+    /// `anomaly_burst`, `anomaly_refusals`, `anomaly_strangers` or `anomaly_replay`.
+    pub error: &'static str,
+    /// For people.
+    pub message: &'a str,
+    /// Who stands out, as in the audit trail; with anomalies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal: Option<&'a str>,
+    /// When.
+    pub timestamp: Timestamp,
 }
 
 /// Where events are told, and heard.

@@ -230,7 +230,7 @@ impl Engine {
         let open = self.inner.ledger.read_blocking(|connection| {
             let mut statement = connection.prepare(
                 "SELECT id, command, principal, message_id, payload, cbor, reply_topic, correlation_data, correlation_id,
-                        expires_at, accepted_at
+                        expires_at, accepted_at, decision
                  FROM job WHERE state IN ('accepted', 'running') ORDER BY accepted_at",
             )?;
             let rows = statement.query_map([], |row| {
@@ -251,7 +251,7 @@ impl Engine {
                         expires_at: Timestamp::from_millis(row.get(9)?),
                         due_at: accepted,
                     },
-                    decision: None,
+                    decision: row.get(11)?,
                     time_left,
                     local: None,
                 })
@@ -389,6 +389,8 @@ impl Work for Finish {
             topic: None,
             message_id: self.job.call.message_id.clone(),
             outcome: self.stored.outcome.label(),
+            reason: None,
+            decision: self.job.decision.clone(),
             count: 1,
             payload_size: self.job.payload.bytes().len() as u64,
             payload_hash: Some(self.job.payload.sha256()),

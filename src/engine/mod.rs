@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use control::{ControlRequest, bind as bind_control, serve as serve_control};
-pub use events::{Event, Events};
+pub use events::{ErrorEvent, Event, Events};
 pub use outbox::Bounds;
 pub use registry::Registry;
 
@@ -39,6 +39,7 @@ use self::port::Publish;
 use self::refusals::Refusals;
 use crate::clock::{Clock, Timestamp};
 use crate::gate::Gate;
+use crate::gate::anomaly::Watch;
 use crate::gate::seal::Seal;
 use crate::ledger::Ledger;
 use crate::observe::Metrics;
@@ -67,6 +68,10 @@ pub struct Limits {
     pub outbox: Bounds,
     /// How long a reply is of use when its question does not say.
     pub reply_expiry: Duration,
+    /// How long audit records are kept.
+    pub audit_kept: Duration,
+    /// Most audit records that are kept.
+    pub audit_records: u64,
     /// Topic filters, besides the asker's inbox, that replies may go to.
     pub reply_topics: Vec<String>,
 }
@@ -114,6 +119,7 @@ struct Inner {
     clock: Clock,
     outbox: Arc<Outbox>,
     refusals: Refusals,
+    watch: Watch,
     jobs: jobs::Jobs,
     /// Jobs accepted before this are those of an earlier run.
     started: Timestamp,
@@ -153,6 +159,7 @@ impl Engine {
                 in_hand: Arc::new(Semaphore::new(IN_HAND)),
                 reads: Arc::new(Semaphore::new(limits.reads_in_flight)),
                 refusals: Refusals::default(),
+                watch: Watch::default(),
                 tasks: TaskTracker::new(),
                 runtime: tokio::runtime::Handle::current(),
                 closing: CancellationToken::new(),

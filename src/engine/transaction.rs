@@ -110,8 +110,8 @@ fn insert_job(unit: &Unit<'_>, job: &str, asked: &Asked) -> Result<(), Fault> {
     let route = &asked.route;
     unit.prepare_cached(
         "INSERT INTO job (id, command, principal, topic, message_id, payload, cbor, state, reply_topic, correlation_data,
-                          correlation_id, expires_at, accepted_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'accepted', ?8, ?9, ?10, ?11, ?12)",
+                          correlation_id, expires_at, accepted_at, decision)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'accepted', ?8, ?9, ?10, ?11, ?12, ?13)",
     )?
     .execute(params![
         job,
@@ -126,6 +126,7 @@ fn insert_job(unit: &Unit<'_>, job: &str, asked: &Asked) -> Result<(), Fault> {
         route.correlation_id,
         route.expires_at.millis(),
         unit.now().millis(),
+        asked.decision,
     ])?;
     Ok(())
 }
@@ -138,12 +139,14 @@ impl Work for Transaction {
 
     fn audit(&self, result: &Result<(), Fault>) -> Option<audit::Entry> {
         let outcome = match (result, &self.done) {
-            (Err(fault), _) | (Ok(()), Some(Done::Failed(fault))) => fault.code.as_str(),
+            (Err(fault), _) | (Ok(()), Some(Done::Failed(fault))) => {
+                return Some(self.asked.audit(fault.code.as_str(), Some(fault)));
+            }
             (Ok(()), Some(Done::Repeated(_) | Done::OnItsWay(_))) => "repeated",
             (Ok(()), Some(Done::Accepted)) => "accepted",
             (Ok(()), _) => "ok",
         };
-        Some(self.asked.audit(outcome))
+        Some(self.asked.audit(outcome, None))
     }
 
     fn when_full(&self) -> bool {

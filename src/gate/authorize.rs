@@ -7,11 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use futures_util::future::BoxFuture;
+
 use serde::Serialize;
 
 use super::{Admission, SECURITY_LOG};
 use crate::clock::Timestamp;
-use crate::policy::{Finding, PolicyError, PolicySet};
+use crate::policy::{Finding, Opa, OpaOptions, PolicyError, PolicySet};
 use crate::wire::{Code, Fault};
 
 /// The rule that is asked for: a set of reasons to refuse, or a boolean.
@@ -24,6 +26,16 @@ pub struct Ruling {
     pub id: Arc<str>,
     /// Whether the command may run.
     pub outcome: Result<(), Fault>,
+}
+
+/// How far the policies have got with a command.
+pub enum Judgement {
+    /// There are none.
+    Unasked,
+    /// This is what they say.
+    Ruled(Ruling),
+    /// A server has to be asked.
+    Asking(BoxFuture<'static, Ruling>),
 }
 
 /// The document that policies see as `input`. docs/security.md explains it; it changes only by additions.
@@ -39,7 +51,8 @@ struct Question<'a> {
     verb: &'a str,
     kind: &'a str,
     sensitive: bool,
-    time: Moment,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<Moment>,
 }
 
 /// When the command was received, UTC.
@@ -51,36 +64,74 @@ struct Moment {
     weekday: String,
 }
 
-/// The policies of a node.
-pub struct Policies {
+/// The policies of a node: a bundle, an OPA server, or both, of which each can refuse.
+#[derive(Clone)]
+pub struct Policies(Arc<Inner>);
+
+struct Inner {
     node: String,
-    local: PolicySet,
+    local: Option<PolicySet>,
+    remote: Option<Opa>,
     last_failure: AtomicI64,
 }
 
 impl Policies {
-    /// The bundle in `folder`; its tests are run. Blocks.
+    /// The bundle in `folder`, whose tests are run, and the server of `opa`; `None` where there is neither. Blocks.
     ///
     /// # Errors
-    /// When it cannot be used; see [`PolicyError`].
-    pub fn load(node: &str, folder: &Path) -> Result<Self, PolicyError> {
-        let local = PolicySet::load(folder, RULE)?;
-        Ok(Self { node: node.to_owned(), local, last_failure: AtomicI64::new(0) })
+    /// When one cannot be used; see [`PolicyError`].
+    pub fn load(
+        node: &str,
+        folder: Option<&Path>,
+        opa: Option<OpaOptions>,
+    ) -> Result<Option<Self>, PolicyError> {
+        let local = folder.map(|folder| PolicySet::load(folder, RULE)).transpose()?;
+        let remote = opa.map(Opa::new).transpose()?;
+        if local.is_none() && remote.is_none() {
+            return Ok(None);
+        }
+        let inner = Inner { node: node.to_owned(), local, remote, last_failure: AtomicI64::new(0) };
+        Ok(Some(Self(Arc::new(inner))))
     }
 
-    /// What they say of a command that is admitted but for them.
-    pub fn rule(&self, admission: &Admission<'_>) -> Ruling {
-        let outcome = match self.local.evaluate(&self.question(admission)) {
-            Ok(finding) => refusal(&finding),
-            Err(error) => Err(self.failed(&error, admission.now)),
+    /// What they say of a command that is admitted but for them. The bundle is asked first.
+    pub fn judge(&self, admission: &Admission<'_>) -> Judgement {
+        let question = self.question(admission);
+        let now = admission.now;
+        if let Some(local) = &self.0.local {
+            let outcome = self.outcome(local.evaluate(&question), now);
+            if outcome.is_err() || self.0.remote.is_none() {
+                return Judgement::Ruled(Ruling::new(outcome));
+            }
+        }
+        let Some(remote) = &self.0.remote else { return Judgement::Unasked };
+        // Time alone makes no other question.
+        let alike = Question { time: None, ..self.question(admission) };
+        let prepared = match remote.prepare(&question, &alike) {
+            Ok(prepared) => prepared,
+            Err(error) => return Judgement::Ruled(Ruling::new(self.outcome(Err(error), now))),
         };
-        Ruling { id: uuid::Uuid::now_v7().to_string().into(), outcome }
+        if let Some(known) = remote.recall(&prepared) {
+            return Judgement::Ruled(Ruling::new(refusal(&known)));
+        }
+        let policies = self.clone();
+        Judgement::Asking(Box::pin(async move {
+            let found = match &policies.0.remote {
+                Some(remote) => remote.ask(prepared).await,
+                None => Err(PolicyError::Server("there is none".to_owned())),
+            };
+            Ruling::new(policies.outcome(found, now))
+        }))
+    }
+
+    fn outcome(&self, found: Result<Finding, PolicyError>, now: Timestamp) -> Result<(), Fault> {
+        found.map_err(|error| self.failed(&error, now)).and_then(|finding| refusal(&finding))
     }
 
     fn question<'a>(&'a self, admission: &'a Admission<'_>) -> Question<'a> {
         let Admission { asker, declaration, topic, now } = admission;
         Question {
-            node: &self.node,
+            node: &self.0.node,
             principal: &asker.identity.principal,
             permissions: asker.identity.permissions.filters(),
             signed: asker.nonce.is_some(),
@@ -90,18 +141,24 @@ impl Policies {
             verb: declaration.verb,
             kind: declaration.kind.as_str(),
             sensitive: declaration.sensitive,
-            time: Moment::of(*now),
+            time: Some(Moment::of(*now)),
         }
     }
 
     /// Logged at most once a second: what fails fails for every command.
     fn failed(&self, error: &PolicyError, now: Timestamp) -> Fault {
         let second = now.millis().div_euclid(1_000);
-        if self.last_failure.swap(second, Ordering::Relaxed) != second {
+        if self.0.last_failure.swap(second, Ordering::Relaxed) != second {
             tracing::error!(target: SECURITY_LOG, %error, "the policy gave no answer; commands are refused");
         }
         Fault::new(Code::Unavailable, "the policy gave no answer, so the command was refused")
             .retry_after(1_000)
+    }
+}
+
+impl Ruling {
+    fn new(outcome: Result<(), Fault>) -> Self {
+        Self { id: uuid::Uuid::now_v7().to_string().into(), outcome }
     }
 }
 

@@ -5,8 +5,11 @@
 //! refusal. docs/security.md says what each step is for.
 
 pub mod access;
+pub mod anomaly;
 pub mod authorize;
 pub mod guard;
+pub mod inspect;
+pub mod jwks;
 pub mod keys;
 pub mod node_key;
 pub mod nonce;
@@ -20,7 +23,7 @@ pub mod token;
 
 use std::sync::Arc;
 
-use self::authorize::Ruling;
+use self::authorize::Judgement;
 use self::nonce::Nonce;
 use self::permissions::Permissions;
 use crate::clock::Timestamp;
@@ -105,8 +108,11 @@ pub trait Gate: Send + Sync {
     /// `rate_limited`, `signature_invalid`, `replayed` or `forbidden`.
     fn admit(&self, admission: &Admission<'_>) -> Result<(), Fault>;
 
-    /// What the policies say of a command that was admitted; `None` where there are none.
-    fn rule(&self, admission: &Admission<'_>) -> Option<Ruling>;
+    /// What the policies say of a command that was admitted.
+    fn judge(&self, admission: &Admission<'_>) -> Judgement;
+
+    /// A principal stands out: whether it has to cool down.
+    fn stands_out(&self, principal: &Arc<str>) -> bool;
 }
 
 /// The principal of a command over MQTT that nothing identifies: one that was refused, or any while the gate is open.
@@ -182,7 +188,11 @@ impl Gate for Open {
         Ok(())
     }
 
-    fn rule(&self, _: &Admission<'_>) -> Option<Ruling> {
-        None
+    fn judge(&self, _: &Admission<'_>) -> Judgement {
+        Judgement::Unasked
+    }
+
+    fn stands_out(&self, _: &Arc<str>) -> bool {
+        false
     }
 }

@@ -4,8 +4,6 @@
 //! nobody who asks for something else; an answer that did not come from the first provider says so (`degraded`). Must not:
 //! put a question, an answer or a key into a log or an error.
 
-mod breaker;
-mod http;
 pub mod model;
 mod provider;
 mod usage;
@@ -24,11 +22,10 @@ use crate::clock::Clock;
 use crate::engine::command::{Answer, Entry};
 use crate::ledger::Ledger;
 use crate::observe::Metrics;
+use crate::outbound::{Breaker, Http, HttpError};
 use crate::tls::TlsError;
 use crate::wire::topic::Target;
 use crate::wire::{Code, Fault};
-use breaker::Breaker;
-use http::Http;
 use model::{AskProviders, Complete, Completion, ProviderState, Providers};
 use provider::Provider;
 use usage::Usage;
@@ -88,6 +85,16 @@ impl Failure {
             Self::RateLimited { after: Some(after) } => Some(after),
             Self::RateLimited { after: None } => Some(Duration::from_secs(1)),
             _ => None,
+        }
+    }
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        match error {
+            HttpError::Unreachable => Self::Unreachable,
+            HttpError::Key => Self::Unauthorized,
+            HttpError::TooLarge => Self::TooLarge,
         }
     }
 }

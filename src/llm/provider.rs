@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use hyper::Uri;
 
 use super::Failure;
-use super::breaker::Breaker;
-use super::http::Http;
 use super::model::Prompt;
 use super::usage::Usage;
 use super::wire::{Completed, Dialect};
+use crate::outbound::{Breaker, Http};
+
+/// Largest answer, in bytes.
+const MAX_ANSWER: usize = 4 << 20;
 
 /// Times that one request is tried, where trying again can help.
 const ATTEMPTS: u32 = 2;
@@ -104,8 +106,9 @@ impl Provider {
         let mut attempt = 1;
         loop {
             let asked = http
-                .post(&self.options.url, key.as_deref(), body.clone())
+                .post(&self.options.url, key.as_deref(), body.clone(), MAX_ANSWER)
                 .await
+                .map_err(Failure::from)
                 .and_then(|response| self.dialect.read(&response));
             let pause = match &asked {
                 Err(failure) if attempt < ATTEMPTS => match failure.pause() {

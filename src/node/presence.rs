@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::state::{NodeState, State, Status};
 use crate::clock::Timestamp;
-use crate::engine::Events;
 use crate::engine::port::{Outgoing, Publish};
+use crate::engine::{ErrorEvent, Events};
 use crate::mqtt::Presence;
 use crate::observe::Condition;
 use crate::observe::systemd::Systemd;
@@ -39,17 +39,6 @@ struct Capability {
     kind: &'static str,
     /// Whether a signature will be asked for once the node checks them.
     sensitive: bool,
-}
-
-/// Told on `events/errors`.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct ErrorEvent<'a> {
-    /// What happened: `duplicate_name`, `subscriptions_refused`, `storage_full` or `storage_recovered`.
-    error: &'static str,
-    /// For people.
-    message: &'a str,
-    /// When.
-    timestamp: Timestamp,
 }
 
 pub(super) struct NodePresence {
@@ -170,7 +159,8 @@ impl NodePresence {
     }
 
     fn tell_error(&self, error: &'static str, message: &str) {
-        self.events.tell("errors", &ErrorEvent { error, message, timestamp: self.state.now() });
+        self.events
+            .tell("errors", &ErrorEvent { error, message, principal: None, timestamp: self.state.now() });
     }
 }
 

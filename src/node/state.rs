@@ -1,13 +1,14 @@
 //! What the node knows of itself: the status document and what it is made from.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::expiry::Expiry;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::engine::jobs::Jobs;
@@ -73,6 +74,9 @@ pub struct Status {
     /// How often another client has connected under this node's name.
     #[serde(skip_serializing_if = "is_zero")]
     pub duplicate_name: u32,
+    /// Certificates and API keys that end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expires: Vec<Expiry>,
     /// What is not as it should be.
     pub degraded: Vec<&'static str>,
 }
@@ -95,6 +99,7 @@ pub struct NodeState {
     started: Timestamp,
     started_at: Instant,
     duplicates: AtomicU32,
+    expires: Mutex<Vec<Expiry>>,
 }
 
 impl NodeState {
@@ -120,6 +125,7 @@ impl NodeState {
             started,
             started_at: Instant::now(),
             duplicates: AtomicU32::new(0),
+            expires: Mutex::default(),
         }
     }
 
@@ -169,6 +175,10 @@ impl NodeState {
         if duplicate_name > 0 {
             degraded.push("duplicate_name");
         }
+        let expires = self.expires.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if expires.iter().any(Expiry::is_soon) {
+            degraded.push("expiry");
+        }
         Status {
             node: self.names.node().to_owned(),
             state,
@@ -188,8 +198,19 @@ impl NodeState {
             storage_full,
             inbox_since: None,
             duplicate_name,
+            expires,
             degraded,
         }
+    }
+
+    /// What ends, and when.
+    pub(super) fn expires(&self, expires: Vec<Expiry>) {
+        *self.expires.lock().unwrap_or_else(PoisonError::into_inner) = expires;
+    }
+
+    /// Where the configuration has policies, as of the last reload.
+    pub(super) fn policy_folder(&self) -> Option<std::path::PathBuf> {
+        self.guard.policy_folder()
     }
 
     /// When the process started.

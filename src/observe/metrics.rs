@@ -43,10 +43,12 @@ struct Inner {
     messages_refused: Family<Counter, 1>,
     replies_refused: Family<Counter, 1>,
     policy_decisions: Family<Counter, 1>,
+    anomalies: Family<Counter, 1>,
     llm_requests: Family<Counter, 2>,
     llm_duration: Family<Histogram, 1>,
     llm_tokens: Family<Counter, 1>,
     cache_requests: Family<Counter, 2>,
+    expiry_days: Family<Gauge, 1>,
     memory_records: Family<Gauge, 1>,
     index_bytes: Family<Gauge, 1>,
     connected: Gauge,
@@ -116,6 +118,12 @@ impl Metrics {
                 ["outcome"],
                 "Commands put to the policies, by outcome: ok or an error code.",
             ),
+            anomalies: Family::new(
+                r,
+                "orchd_anomalies_total",
+                ["kind"],
+                "What was out of the ordinary among refusals, by kind.",
+            ),
             llm_requests: Family::new(
                 r,
                 "orchd_llm_requests_total",
@@ -139,6 +147,12 @@ impl Metrics {
                 "orchd_cache_requests_total",
                 ["cache", "result"],
                 "Requests to a cache, by result: hit or miss.",
+            ),
+            expiry_days: Family::new(
+                r,
+                "orchd_expiry_days",
+                ["what"],
+                "Whole days until something ends: authority, client_certificate, api_key (the first).",
             ),
             memory_records: Family::new(
                 r,
@@ -234,6 +248,16 @@ impl Metrics {
     /// The policies said of a command that it may run (`ok`), or refused it with a code.
     pub fn policy_decision(&self, outcome: &'static str) {
         self.0.policy_decisions.with([outcome], |c| c.increment(1));
+    }
+
+    /// Refusals of a principal are out of the ordinary.
+    pub fn anomaly(&self, kind: &'static str) {
+        self.0.anomalies.with([kind], |c| c.increment(1));
+    }
+
+    /// Days until `what` ends.
+    pub fn expiry_days(&self, what: &'static str, days: i64) {
+        self.0.expiry_days.with([what], |g| g.set(days as f64));
     }
 
     /// The broker refused a reply for good.

@@ -1,4 +1,4 @@
-//! Policies in Rego, evaluated in the process ([`regorus`](https://docs.rs/regorus), Rego v1).
+//! Policies in Rego, evaluated in the process ([`regorus`](https://docs.rs/regorus), Rego v1) or by an OPA server ([`Opa`]).
 //!
 //! A [`PolicySet`] answers one question about an input document: does the rule that it was made for hold, and for which
 //! reasons? What a policy can cost is bounded: the size of its text and of the input, the time of an evaluation, and
@@ -8,6 +8,7 @@
 //! Nothing here knows who asks, or what for.
 
 mod load;
+mod remote;
 mod screen;
 mod trial;
 
@@ -20,6 +21,7 @@ use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, Value};
 use serde::Serialize;
 
+pub use remote::{Opa, OpaOptions};
 pub use trial::{Trial, TrialOutcome, trials};
 
 /// Most bytes of all texts and the data of a set.
@@ -78,6 +80,9 @@ pub enum PolicyError {
     /// The input has more than [`MAX_INPUT_BYTES`], or no form in JSON.
     #[error("the input document is too large")]
     Input,
+    /// An OPA server gave no answer.
+    #[error("the policy server: {0}")]
+    Server(String),
     /// It took too long, called a function wrongly, or gave a value of another type than expected.
     #[error("the policy could not be evaluated: {0}")]
     Evaluation(String),
