@@ -19,12 +19,14 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use orchd::clock::Clock;
 use orchd::gate::signature::Signed;
-use rumqttc::mqttbytes::v5::Packet;
+use rumqttc::mqttbytes::v5::{Packet, Publish};
 use rumqttc::{
-    AsyncClient, Event, EventLoop, MqttOptions, PublishOptions, PublishProperties, QoS, SubscribeFilter,
+    AckMode, AsyncClient, Event, EventLoop, MqttOptions, PublishOptions, PublishProperties, QoS,
+    SubscribeFilter,
 };
 use support::gate::{NO_LIMITS, id, keys};
 use support::{Daemon, DaemonOptions, MosquittoOptions, Via, mosquitto};
+use tokio::sync::mpsc;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -191,21 +193,36 @@ impl Asker {
     }
 }
 
-/// Answers every question with itself.
+/// Answers every question with itself, and acknowledges it then: the broker sends no more than it can take.
 async fn echo(port: u16) -> Result<(), Failure> {
-    let (client, mut event_loop) = connect("bench-echo", port, "bench/#").await?;
+    let mut asked = options("bench-echo", port);
+    asked.set_ack_mode(AckMode::Manual);
+    let (client, mut event_loop) = AsyncClient::builder(asked).capacity(512).try_build()?;
+    client.subscribe_many([SubscribeFilter::new("bench/#".to_owned(), QoS::AtLeastOnce)]).await?;
+    while !matches!(event_loop.poll().await?, Event::Incoming(Packet::SubAck(_))) {}
+    // Room for all that the broker may send unacknowledged.
+    let (questions, mut queue) = mpsc::channel::<Publish>(256);
     tokio::spawn(async move {
         while let Ok(event) = event_loop.poll().await {
-            let Event::Incoming(Packet::Publish(question)) = event else { continue };
-            let Some(asked) = question.properties.as_ref() else { continue };
-            let Some(topic) = asked.response_topic.clone() else { continue };
+            if let Event::Incoming(Packet::Publish(question)) = event
+                && questions.try_send(question).is_err()
+            {
+                return;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        while let Some(question) = queue.recv().await {
+            let asked = question.properties.clone().unwrap_or_default();
             let properties = PublishProperties {
-                correlation_data: asked.correlation_data.clone(),
+                correlation_data: asked.correlation_data,
                 ..PublishProperties::default()
             };
             let options = PublishOptions::at_least_once().properties(properties);
-            // Under the flood there is no room for each: what finds none is dropped, as the node does.
-            let _ = client.try_publish(topic, question.payload.clone(), options);
+            if let Some(topic) = asked.response_topic {
+                let _ = client.publish(topic, question.payload.clone(), options).await;
+            }
+            let _ = client.ack(&question).await;
         }
     });
     Ok(())

@@ -143,11 +143,11 @@ async fn planted_secrets_are_found_nowhere() {
         }
     }
     daemon.terminate().await;
-    // On disk only what has to be there: the note in the ledger and index, the rest nowhere.
-    for file in files_with(&daemon, &secret) {
-        panic!("the API key is in {}", file.display());
-    }
-    for file in files_with(&daemon, "of-more-than-thirty-two-bytes") {
-        panic!("a secret is in {}", file.display());
-    }
+    // On disk the note alone, in ledger and index.
+    assert_eq!(files_with(&daemon, &secret), Vec::<std::path::PathBuf>::new(), "the API key");
+    assert_eq!(
+        files_with(&daemon, "of-more-than-thirty-two-bytes"),
+        Vec::<std::path::PathBuf>::new(),
+        "a secret file"
+    );
 }
