@@ -18,7 +18,7 @@ const POLICY: &str = r#"package orchd.gate
 import rego.v1
 deny contains "no notes" if { input.command == "memory/store"; input.node == "n1"; not input.signed }
 deny contains sprintf("%s is blocked", [input.principal]) if input.principal in data.blocked
-deny contains "a number" if { input.command == "memory/stats"; to_number(input.topic) > 0 }
+deny contains "a number" if { input.command == "memory/stats"; abs(input.topic) > 0 }
 "#;
 
 const TESTS: &str = r#"package orchd.gate_test
@@ -149,7 +149,7 @@ fn policy_test_ends_in_1_when_a_test_fails_or_nothing_can_be_loaded() {
     fs::write(folder.path().join("gate.rego"), POLICY).unwrap();
     fs::write(
         folder.path().join("gate_test.rego"),
-        "package t\ntest_never if 1 == 2\ntest_error if to_number(\"x\") == 1\n",
+        "package t\ntest_never if 1 == 2\ntest_error if abs(\"x\") == 1\n",
     )
     .unwrap();
     let output = policy_test(folder.path());

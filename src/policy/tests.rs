@@ -45,7 +45,7 @@ fn what_gives_no_clear_answer_is_an_error_and_not_a_no() {
         "deny := {\"a\": 1}",
         "deny contains 1",
         "deny if unknown_function(input)",
-        "deny if to_number(\"x\") > 1",
+        "deny if abs(\"x\") > 1",
         "deny := true if input.a\ndeny := \"b\" if input.a",
     ] {
         let answer = compile(body).and_then(|set| set.evaluate(&json!({ "a": true })));
@@ -87,10 +87,24 @@ fn what_would_take_any_amount_of_memory_is_not_accepted() {
         "deny := sprintf( # a remark\n input.format, [1])",
         "deny := sprintf(\"%1000000000d\", [1])",
         "deny := sprintf(`%-01000000000d`, [1])",
+        "deny := sprintf(\"%\\u0031000000000d\", [1])",
+        "deny if bits.lsh(1, 4000000000) > 0",
+        "deny if to_number(input.n) > 0",
+        "deny if json.unmarshal(input.n) > 0",
+        "deny if units.parse(input.n) > 0",
+        "deny if input.n > 1e2000000000",
+        "# a mark: \"\ndeny if input.n > 1e2000000000 # another: \"",
+        "deny if rand.intn(\"x\", 2) == 1",
     ] {
         assert!(matches!(compile(body), Err(PolicyError::Unbounded { .. })), "{body}");
     }
-    assert!(compile("deny := sprintf(\"%3d %v\", [1, input.numbers])").is_ok());
+    for body in [
+        "deny := sprintf(\"%3d %v\", [1, input.numbers])",
+        "deny if input.principal == \"key:1e2345678901\"",
+        "deny if input.n > 1.5e10",
+    ] {
+        assert!(compile(body).is_ok(), "{body}");
+    }
 }
 
 #[test]
