@@ -1,9 +1,8 @@
 //! What the gate costs: a node that asks everyone for credentials, permissions and policies, against one whose gate is open, over the
-//! same Mosquitto in the same run; before and after 10,000 keys and 1,000,000 nonces; and under a flood of bad credentials.
+//! same Mosquitto in the same run; before and after 10,000 keys and 1,000,000 nonces.
 //!
 //! ```text
-//! cargo bench --bench gate                    # all of it
-//! cargo bench --bench gate -- --flood 60      # with a flood of 60 s instead of 10 s
+//! cargo bench --bench gate
 //! ```
 //!
 //! In each round every way of asking has its turn; the best round counts. `docs/performance.md` says what came out.
@@ -12,21 +11,17 @@
 mod support;
 
 use std::error::Error;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use orchd::clock::Clock;
 use orchd::gate::signature::Signed;
-use rumqttc::mqttbytes::v5::{Packet, Publish};
+use rumqttc::mqttbytes::v5::Packet;
 use rumqttc::{
-    AckMode, AsyncClient, Event, EventLoop, MqttOptions, PublishOptions, PublishProperties, QoS,
-    SubscribeFilter,
+    AsyncClient, Event, EventLoop, MqttOptions, PublishOptions, PublishProperties, QoS, SubscribeFilter,
 };
 use support::gate::{NO_LIMITS, id, keys};
 use support::{Daemon, DaemonOptions, MosquittoOptions, Via, mosquitto};
-use tokio::sync::mpsc;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -54,9 +49,6 @@ struct Args {
     /// Nonces that it remembers
     #[arg(long, default_value_t = 1_000_000)]
     nonces: u32,
-    /// Seconds of the flood
-    #[arg(long, default_value_t = 10)]
-    flood: u64,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -68,7 +60,6 @@ enum Way {
     Open,
     Bearer(String),
     Signed(String),
-    Echo,
 }
 
 impl Way {
@@ -77,14 +68,12 @@ impl Way {
             Self::Open => "auth.mode = open",
             Self::Bearer(_) => "API key, permission, policy",
             Self::Signed(_) => "signature, permission, policy",
-            Self::Echo => "echo",
         }
     }
 
     const fn topic(&self) -> &'static str {
         match self {
             Self::Open => "orch/open/conscience/evaluate",
-            Self::Echo => "bench/echo",
             Self::Bearer(_) | Self::Signed(_) => "orch/gated/conscience/evaluate",
         }
     }
@@ -93,7 +82,7 @@ impl Way {
         let message_id = uuid::Uuid::new_v4().to_string();
         let mut properties = Vec::new();
         match self {
-            Self::Open | Self::Echo => {}
+            Self::Open => {}
             Self::Bearer(key) => properties.push(("authorization".to_owned(), key.clone())),
             Self::Signed(key) => {
                 let signed_at = Clock::system().now().to_string();
@@ -162,7 +151,7 @@ impl Asker {
                 continue;
             }
             let text = String::from_utf8_lossy(&answer.payload);
-            if !matches!(way, Way::Echo) && !text.contains(r#""status":"ok""#) {
+            if !text.contains(r#""status":"ok""#) {
                 return Err(format!("{}: {text}", way.name()).into());
             }
             if started.elapsed() < time {
@@ -193,66 +182,6 @@ impl Asker {
     }
 }
 
-/// Answers every question with itself, and acknowledges it then: the broker sends no more than it can take.
-async fn echo(port: u16) -> Result<(), Failure> {
-    let mut asked = options("bench-echo", port);
-    asked.set_ack_mode(AckMode::Manual);
-    let (client, mut event_loop) = AsyncClient::builder(asked).capacity(512).try_build()?;
-    client.subscribe_many([SubscribeFilter::new("bench/#".to_owned(), QoS::AtLeastOnce)]).await?;
-    while !matches!(event_loop.poll().await?, Event::Incoming(Packet::SubAck(_))) {}
-    // Room for all that the broker may send unacknowledged.
-    let (questions, mut queue) = mpsc::channel::<Publish>(256);
-    tokio::spawn(async move {
-        while let Ok(event) = event_loop.poll().await {
-            if let Event::Incoming(Packet::Publish(question)) = event
-                && questions.try_send(question).is_err()
-            {
-                return;
-            }
-        }
-    });
-    tokio::spawn(async move {
-        while let Some(question) = queue.recv().await {
-            let asked = question.properties.clone().unwrap_or_default();
-            let properties = PublishProperties {
-                correlation_data: asked.correlation_data,
-                ..PublishProperties::default()
-            };
-            let options = PublishOptions::at_least_once().properties(properties);
-            if let Some(topic) = asked.response_topic {
-                let _ = client.publish(topic, question.payload.clone(), options).await;
-            }
-            let _ = client.ack(&question).await;
-        }
-    });
-    Ok(())
-}
-
-/// Sends messages with bad credentials to `topic`, as fast as the broker takes them, until told to stop.
-async fn flood(
-    port: u16,
-    topic: &'static str,
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
-) -> Result<(), Failure> {
-    let (client, mut event_loop) =
-        AsyncClient::builder(options("bench-flood", port)).capacity(256).try_build()?;
-    tokio::spawn(async move { while event_loop.poll().await.is_ok() {} });
-    let mut number = 0u64;
-    while !stop.load(Ordering::Relaxed) {
-        number += 1;
-        let properties = PublishProperties {
-            response_topic: Some("orch/inbox/nobody".to_owned()),
-            user_properties: vec![("authorization".to_owned(), format!("Bearer bad.{number}.token"))],
-            ..PublishProperties::default()
-        };
-        let options = PublishOptions::at_least_once().properties(properties);
-        client.publish(topic, "{}", options).await?;
-        sent.fetch_add(1, Ordering::Relaxed);
-    }
-    Ok(())
-}
-
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let args = Args::parse();
@@ -260,7 +189,6 @@ async fn main() -> Result<(), Failure> {
     let options = MosquittoOptions { quiet: true, extra, ..MosquittoOptions::default() };
     let Some(broker) = mosquitto(options).await else { return Err("mosquitto is not installed".into()) };
     let port = broker.addr().port();
-    echo(port).await?;
 
     let mut open = DaemonOptions::new("open", Via::Plain(broker.addr()));
     open.extra = "[auth]\nmode = \"open\"\n".to_owned();
@@ -275,50 +203,21 @@ async fn main() -> Result<(), Failure> {
 
     let (client, event_loop) = connect("bench-asker", port, INBOX).await?;
     let mut asker = Asker { client, event_loop, number: 0 };
-    let time = Duration::from_secs_f64(args.seconds);
-    let ways = [Way::Open, Way::Bearer(key.clone()), Way::Signed(key.clone())];
+    let ways = [Way::Open, Way::Bearer(key.clone()), Way::Signed(key)];
     println!("| | answers a second | of open |\n|---|---|---|");
-    rounds(&mut asker, &ways, &args, "").await?;
+    rounds(&mut asker, &ways, &args).await?;
 
     gated.terminate().await;
     fill(&gated, &args)?;
     gated.start_again().await;
     println!("| {} keys, {} nonces | | |", args.keys, args.nonces);
-    rounds(&mut asker, &ways, &args, "").await?;
+    rounds(&mut asker, &ways, &args).await?;
 
-    // Each keeps what share of what it had without the flood?
-    let mut kept = Vec::new();
-    for (way, topic) in [(Way::Bearer(key), "orch/gated/node/ping"), (Way::Echo, "bench/flood")] {
-        let quiet = asker.run(&way, args.in_flight, time).await?;
-        let before = gated.rss();
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let flooding = tokio::spawn(flood(port, topic, stop.clone(), sent.clone()));
-        let flooded = asker.run(&way, args.in_flight, Duration::from_secs(args.flood)).await?;
-        stop.store(true, Ordering::Relaxed);
-        flooding.await??;
-        let rate = sent.load(Ordering::Relaxed) / args.flood.max(1);
-        kept.push(flooded / quiet);
-        println!(
-            "flood of {rate}/s for {} s, {}: {quiet:.0}/s before, {flooded:.0}/s under it ({:.2}); resident {} MB before, {} MB after",
-            args.flood,
-            way.name(),
-            flooded / quiet,
-            before >> 20,
-            gated.rss() >> 20,
-        );
-    }
-    println!("the node's clients keep {:.2} of what the echo's keep", kept[0] / kept[1]);
     gated.terminate().await;
-    let refusals: i64 = gated.ledger().query_row(
-        "SELECT count(*) FROM audit WHERE outcome IN ('unauthenticated', 'rate_limited')",
-        [],
-        |row| row.get(0),
-    )?;
-    println!("audit records of the flood: {refusals}");
     Ok(())
 }
 
-async fn rounds(asker: &mut Asker, ways: &[Way], args: &Args, note: &str) -> Result<(), Failure> {
+async fn rounds(asker: &mut Asker, ways: &[Way], args: &Args) -> Result<(), Failure> {
     let time = Duration::from_secs_f64(args.seconds);
     let mut best = vec![0.0f64; ways.len()];
     for way in ways {
@@ -330,7 +229,7 @@ async fn rounds(asker: &mut Asker, ways: &[Way], args: &Args, note: &str) -> Res
         }
     }
     for (way, rate) in ways.iter().zip(&best) {
-        println!("| {}{note} | {rate:.0} | {:.2} |", way.name(), rate / best[0]);
+        println!("| {} | {rate:.0} | {:.2} |", way.name(), rate / best[0]);
     }
     Ok(())
 }
