@@ -6,6 +6,7 @@
 //! - [`mqtt`] talks to the broker, and is alone in knowing the client library; [`tls`] makes its TLS 1.3.
 //! - [`wire`] decodes and encodes what travels: topics, envelopes, error codes. Pure.
 //! - [`gate`] decides who asks and whether they may.
+//! - [`policy`] evaluates policies in Rego.
 //! - [`engine`] gives each command its guarantees: once, answered, in time.
 //! - [`ledger`] is the one source of truth, a SQLite database with one writer.
 //! - [`conscience`] judges actions by rules; [`memory`] keeps what is to be remembered; [`soul`] knows whom the node deals
@@ -31,6 +32,8 @@ pub mod memory;
 pub mod mqtt;
 pub mod node;
 pub mod observe;
+mod outbound;
+pub mod policy;
 pub mod soul;
 pub mod tls;
 pub mod topics;

@@ -6,6 +6,8 @@
 //!
 //! An error names a file and what was expected in it, and never what was found there.
 
+pub mod expiry;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

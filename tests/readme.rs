@@ -46,11 +46,14 @@ fn every_orchd_command_in_the_documents_is_one_that_orchd_knows() {
             };
             // These have subcommands of their own.
             let groups = [
+                "audit",
+                "certs",
                 "config",
                 "decisions",
                 "keys",
                 "ledger",
                 "memory",
+                "policy",
                 "reviews",
                 "rules",
                 "soul",

@@ -135,10 +135,10 @@ impl TrialAuthority {
         if let Some(name) = names.iter().find(|name| name.is_empty() || name.contains(char::is_whitespace)) {
             return Err(CertError::Name { name: (*name).to_owned() });
         }
-        self.issue("server", all, ExtendedKeyUsagePurpose::ServerAuth)
+        self.issue("server", "server", all, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// Issues `client-{name}.pem` for a client called `name`, replacing the one before.
+    /// Issues `client-{name}.pem` for a client whose common name is `name`, which brokers take as its user name, replacing the one before.
     ///
     /// # Errors
     /// When the name is not a plain one, or a file cannot be written.
@@ -146,11 +146,12 @@ impl TrialAuthority {
         if !is_name(name) {
             return Err(CertError::Name { name: name.to_owned() });
         }
-        self.issue(&format!("client-{name}"), Vec::new(), ExtendedKeyUsagePurpose::ClientAuth)
+        self.issue(&format!("client-{name}"), name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     fn issue(
         &self,
+        file: &str,
         name: &str,
         alternatives: Vec<String>,
         purpose: ExtendedKeyUsagePurpose,
@@ -164,8 +165,8 @@ impl TrialAuthority {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let files = CertFiles {
-            certificate: self.dir.join(format!("{name}.pem")),
-            key: self.dir.join(format!("{name}-key.pem")),
+            certificate: self.dir.join(format!("{file}.pem")),
+            key: self.dir.join(format!("{file}-key.pem")),
         };
         write(&files.key, 0o600, &key.serialize_pem())?;
         write(&files.certificate, 0o644, &certificate.pem())?;

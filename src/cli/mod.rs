@@ -5,8 +5,10 @@
 //! `main` returns the exit code, so that destructors run.
 
 mod ask;
+mod audit;
 mod broker;
 mod call;
+mod certs;
 mod chat;
 mod client;
 mod completions;
@@ -18,6 +20,7 @@ mod keys;
 mod ledger;
 mod memory;
 mod nodes;
+mod policy;
 pub mod profile;
 mod reviews;
 mod rules;
@@ -119,8 +122,11 @@ enum Command {
     Demo(demo::Args),
     Broker(broker::Args),
     Ledger(ledger::Args),
+    Audit(audit::Args),
     Keys(keys::Args),
+    Policy(policy::Args),
     Token(token::Args),
+    Certs(certs::Args),
     Topics(topics::Args),
     Completions(completions::Args),
 }
@@ -157,8 +163,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => args.run(),
         Command::Broker(args) => args.run(&cli.shared),
         Command::Ledger(args) => args.run(&cli.shared),
+        Command::Audit(args) => args.run(&cli.shared),
         Command::Keys(args) => args.run(&cli.shared),
+        Command::Policy(args) => args.run(&cli.shared),
         Command::Token(args) => args.run(),
+        Command::Certs(args) => args.run(),
         Command::Topics(args) => args.run(),
         Command::Completions(args) => args.run(),
     };

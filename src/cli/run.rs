@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,11 @@ impl Args {
             Ok(loaded) => loaded,
             Err(exit) => return exit,
         };
+        // A core dump would hold every key that the node knows.
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        if let Err(error) = setrlimit(Resource::Core, none) {
+            complain(format_args!("core dumps could not be turned off: {error}"));
+        }
         let filter = match start_logging(&config) {
             Ok(filter) => filter,
             Err(error) => {

@@ -1,13 +1,19 @@
 //! `orchd token`: keys, and the tokens that they sign, for brokers that let clients and nodes in by JWT.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
+use serde_json::Value;
+
+use super::client::text;
 use super::{Exit, complain, files, print};
 use crate::broker::acl::Principal;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
+use crate::gate::access::{AccessVerifier, KeyFiles};
+use crate::gate::inspect::{self, Inspected};
 use crate::gate::token::{self, Claims, SigningKey};
 
 /// Make signing keys, and tokens (JWT) that let nodes and clients in at a broker (works on files of this machine)
@@ -39,6 +45,15 @@ enum Command {
         /// Audience (`aud`), as the broker expects it
         #[arg(long, default_value = "orch")]
         audience: String,
+    },
+    /// Show what a token says, and whether it could be believed; ends in 1 when not
+    Inspect {
+        /// File with the token [default: standard input, so that it stands in no list of processes]
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+        /// Public key (PEM) that should have signed it
+        #[arg(long, value_name = "PATH")]
+        key: Option<PathBuf>,
     },
     /// Make an Ed25519 key pair: the private key at PATH, the public one beside it with the ending .pub.pem
     Key {
@@ -88,6 +103,7 @@ impl Args {
             Command::Mint { key, subject, role, ttl, issuer, audience } => {
                 mint(&key, subject, role.into(), ttl, issuer, audience)
             }
+            Command::Inspect { file, key } => inspect(file.as_deref(), key),
             Command::Key { out } => make_key(&out),
         }
     }
@@ -122,6 +138,69 @@ fn mint(
             Exit::Usage
         }
     }
+}
+
+fn inspect(file: Option<&Path>, key: Option<PathBuf>) -> Exit {
+    let mut text = String::new();
+    let longest = token::MAX_TOKEN_BYTES as u64 + 64;
+    let read = match file {
+        Some(path) => std::fs::File::open(path).and_then(|file| file.take(longest).read_to_string(&mut text)),
+        None => std::io::stdin().lock().take(longest).read_to_string(&mut text),
+    };
+    if let Err(error) = read {
+        complain(format_args!("the token cannot be read: {error}"));
+        return Exit::Usage;
+    }
+    let text = text.trim();
+    let token = text.strip_prefix("Bearer ").unwrap_or(text);
+    let Inspected { header, claims } = match inspect::inspect(token) {
+        Ok(inspected) => inspected,
+        Err(error) => {
+            complain(format_args!("this could never be believed: {error}"));
+            return Exit::Failed;
+        }
+    };
+    let now = Clock::system().now();
+    let (time, in_time) = validity(&claims, now);
+    let (signature, signed) = match key {
+        None => ("not looked at: name the public key with --key".to_owned(), true),
+        Some(key) => match believed(token, &claims, key, now) {
+            Ok(()) => ("made with that key".to_owned(), true),
+            Err(error) => (error, false),
+        },
+    };
+    // Both come from JSON, and JSON escapes control characters.
+    let shown =
+        format!("header     {header}\nclaims     {claims}\ntime       {time}\nsignature  {signature}\n");
+    match print(&shown) {
+        Exit::Ok if !(in_time && signed) => Exit::Failed,
+        exit => exit,
+    }
+}
+
+/// Whether `exp`, `nbf` and `iat` allow it now, in words and as an answer.
+fn validity(claims: &Value, now: Timestamp) -> (String, bool) {
+    let seconds = |name: &str| claims[name].as_f64();
+    let now = now.millis() as f64 / 1_000.0;
+    #[expect(clippy::cast_possible_truncation, reason = "saturates")]
+    let span = |seconds: f64| text::span(seconds as i64);
+    match (seconds("exp"), seconds("nbf").into_iter().chain(seconds("iat")).fold(f64::MIN, f64::max)) {
+        (None, _) => ("it has no end (`exp`), which is not accepted".to_owned(), false),
+        (Some(end), _) if end <= now => (format!("it ended {} ago", span(now - end)), false),
+        (_, start) if start > now => (format!("it begins in {}", span(start - now)), false),
+        (Some(end), _) => (format!("it ends in {}", span(end - now)), true),
+    }
+}
+
+/// Whether the key has signed it, whatever issuer and audience it names.
+fn believed(token: &str, claims: &Value, key: PathBuf, now: Timestamp) -> Result<(), String> {
+    let files = KeyFiles { public: vec![key], ..KeyFiles::default() };
+    let (issuer, audience) = (claims["iss"].as_str(), claims["aud"].as_str());
+    let (Some(issuer), Some(audience)) = (issuer, audience) else {
+        return Err("not believed: issuer (`iss`) and audience (`aud`) have to be texts".to_owned());
+    };
+    let verifier = AccessVerifier::load(&files, issuer, audience, 0).map_err(|error| error.to_string())?;
+    verifier.verify(token, now).map(drop).map_err(|error| format!("not believed: {error}"))
 }
 
 fn make_key(out: &Path) -> Exit {

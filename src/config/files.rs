@@ -52,6 +52,10 @@ fn look(key: &Key, holds: Holds, path: &Path) -> Option<(String, String, bool)> 
             // One that is missing is made at start.
             _ => None,
         },
+        Holds::Bundle if path.is_dir() => None,
+        Holds::Bundle => {
+            Some((format!("`{shown}` is no folder that can be read"), "name a folder".to_owned(), true))
+        }
         // One that is missing is made at the first start.
         Holds::OwnSecret if !path.exists() => None,
         Holds::Public | Holds::Secret | Holds::OwnSecret => match File::open(path)

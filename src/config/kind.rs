@@ -50,6 +50,8 @@ pub type Rule = fn(&str) -> Result<(), String>;
 pub enum Holds {
     /// A folder, made at start when it does not exist.
     Folder,
+    /// A folder that has to be there.
+    Bundle,
     /// A Unix socket, made at start.
     Socket,
     /// A file that anyone may read, such as a certificate.
@@ -319,7 +321,7 @@ impl Kind {
 impl Holds {
     fn describe(self) -> &'static str {
         match self {
-            Self::Folder => "path of a folder",
+            Self::Folder | Self::Bundle => "path of a folder",
             Self::Socket => "path of a socket",
             Self::Public => "path of a file",
             Self::Secret | Self::OwnSecret => "path of a secret file, or `credential:NAME`",

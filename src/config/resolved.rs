@@ -146,6 +146,14 @@ section! {
         hs256_secret_file: Option<PathBuf> = "hs256_secret_file", Path(Holds::Secret), Unset, r#""/etc/orchd/hs256.secret""#;
         /// JWKS with further public keys, as identity providers publish them.
         jwks_file: Option<PathBuf> = "jwks_file", Path(Holds::Public), Unset, r#""/etc/orchd/jwks.json""#;
+        /// Address of a JWKS with further public keys. It is fetched at the start and at intervals, and kept with the state for
+        /// a start without the network.
+        jwks_url: Option<String> = "jwks_url", Text("`https://host/path`", rules::remote_url), Unset, r#""https://id.example.org/jwks.json""#;
+        /// Certificates (PEM) of the authorities that the certificate of that address may come from; those of the system when
+        /// it is not set.
+        jwks_ca_file: Option<PathBuf> = "jwks_ca_file", Path(Holds::Public), Unset, r#""/etc/orchd/id-ca.pem""#;
+        /// Time from one fetch to the next.
+        jwks_refresh: Duration = "jwks_refresh_s", Integer(1, 86_400, Seconds), Is("300"), "";
         /// Issuer (`iss`) that JWTs must have.
         issuer: String = "issuer", Text("a word without spaces", rules::issuer), Is(r#""orchd""#), "";
         /// Audience (`aud`) that JWTs must have.
@@ -165,6 +173,30 @@ section! {
         unauthenticated_per_min: u32 = "unauthenticated_per_min", Integer(1, 6_000_000, Count), Is("600"), "";
         /// How long a principal that does not heed its limit is refused altogether; 0 for never.
         cooldown: Duration = "cooldown_s", Integer(0, 86_400, Seconds), Is("60"), "";
+        /// How long a principal that stands out (a burst, repeated refusals, a replay) is refused altogether; 0 for never. It
+        /// is counted and told in any case.
+        anomaly_cooldown: Duration = "anomaly_cooldown_s", Integer(0, 86_400, Seconds), Is("0"), "";
+    }
+}
+
+section! {
+    /// Policies in Rego: what a command has to fulfil besides credentials, permissions and signatures. They can only
+    /// refuse. Read again on reload.
+    "policy" Policy {
+        /// Folder of Rego files with their tests and data; `config/policy` is one to begin with. None is asked when it is
+        /// not set.
+        folder: Option<PathBuf> = "folder", Path(Holds::Bundle), Unset, r#""/etc/orchd/policy""#;
+        /// Address of a rule at an OPA server, which is asked besides; its value is as that of `orchd.gate.deny` in a bundle.
+        opa_url: Option<String> = "opa_url", Text("`https://host/path`", rules::remote_url), Unset, r#""http://127.0.0.1:8181/v1/data/orchd/gate/deny""#;
+        /// Certificates (PEM) of the authorities that the server's certificate may come from; those of the system when it is
+        /// not set.
+        opa_ca_file: Option<PathBuf> = "opa_ca_file", Path(Holds::Public), Unset, r#""/etc/orchd/opa-ca.pem""#;
+        /// File with the token that is shown to the server.
+        opa_token_file: Option<PathBuf> = "opa_token_file", Path(Holds::Secret), Unset, r#""/etc/orchd/opa.token""#;
+        /// Longest time that the server may take; then the command is refused.
+        opa_timeout: Duration = "opa_timeout_ms", Integer(10, 10_000, Milliseconds), Is("1_000"), "";
+        /// How long an answer of the server stands for the same question; 0 for asking each time.
+        opa_cache: Duration = "opa_cache_s", Integer(0, 300, Seconds), Is("5"), "";
     }
 }
 
@@ -238,6 +270,16 @@ const LANGUAGES: &[&str] = &[
     "turkish",
     "none",
 ];
+
+section! {
+    /// The audit trail: who gave which command, and what became of it.
+    "audit" Audit {
+        /// How long its records are kept.
+        kept: Duration = "keep_days", Integer(1, 36_500, Days), Is("365"), "";
+        /// How many are kept at most; beyond that the oldest are removed first.
+        max_records: u64 = "max_records", Integer(10_000, 1_000_000_000, Count), Is("1_000_000"), "";
+    }
+}
 
 section! {
     /// What the node remembers.
@@ -452,13 +494,15 @@ section! {
 }
 
 /// All sections, in the order in which they are explained. `node` comes first: others refer to it.
-pub(super) static SECTIONS: [Section; 15] = [
+pub(super) static SECTIONS: [Section; 17] = [
     Node::SECTION,
     Broker::SECTION,
     Access::SECTION,
+    Policy::SECTION,
     Limits::SECTION,
     Reply::SECTION,
     Ledger::SECTION,
+    Audit::SECTION,
     Memory::SECTION,
     Ranking::SECTION,
     Retention::SECTION,
@@ -479,12 +523,16 @@ pub struct Config {
     pub broker: Broker,
     /// Who may command it.
     pub auth: Access,
+    /// What else a command has to fulfil.
+    pub policy: Policy,
     /// How much it takes on.
     pub limits: Limits,
     /// Where answers may go.
     pub reply: Reply,
     /// The ledger.
     pub ledger: Ledger,
+    /// The audit trail.
+    pub audit: Audit,
     /// What it remembers.
     pub memory: Memory,
     /// How what it remembers is ranked.
@@ -512,9 +560,11 @@ impl Config {
             node: Node::build(&get)?,
             broker: Broker::build(&get)?,
             auth: Access::build(&get)?,
+            policy: Policy::build(&get)?,
             limits: Limits::build(&get)?,
             reply: Reply::build(&get)?,
             ledger: Ledger::build(&get)?,
+            audit: Audit::build(&get)?,
             memory: Memory::build(&get)?,
             ranking: Ranking::build(&get)?,
             retention: Retention::build(&get)?,

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::Engine;
-use super::asked::Asked;
+use super::asked::{Asked, Channel};
 use super::outbox::Stored;
 use super::port::Publication;
 use super::transaction::Defer;
+use super::{Engine, ErrorEvent};
+use crate::gate::SECURITY_LOG;
+use crate::gate::anomaly::Anomaly;
 use crate::wire::Fault;
 
 /// How long a direct reply may take before it moves to the outbox.
@@ -20,9 +22,32 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 impl Engine {
     pub(super) fn reply_fault(&self, asked: Asked, fault: Fault) {
+        if matches!(asked.channel, Channel::Mqtt(_)) {
+            self.watch(&asked, &fault);
+        }
         self.count(&asked, fault.code.as_str());
-        let stored = Stored::new(asked.command.clone(), fault.into(), self.inner.clock.now());
+        let stored = asked.stored(fault.into(), self.inner.clock.now());
         self.reply_later(asked, stored);
+    }
+
+    /// Tells when refusals are out of the ordinary.
+    fn watch(&self, asked: &Asked, fault: &Fault) {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        let Some(anomaly) = inner.watch.refused(&asked.call.principal, fault.code, now) else { return };
+        let Anomaly { kind, principal } = anomaly;
+        let cools = inner.gate.stands_out(&principal);
+        inner.metrics.anomaly(kind.as_str());
+        tracing::warn!(target: SECURITY_LOG, kind = kind.as_str(), principal = &*principal, cools, "{}", kind.describe());
+        inner.events.tell(
+            "errors",
+            &ErrorEvent {
+                error: kind.as_str(),
+                message: kind.describe(),
+                principal: Some(&*principal),
+                timestamp: now,
+            },
+        );
     }
 
     /// Answers without holding up the caller, which may be the ledger's writer.

@@ -208,6 +208,7 @@ impl Engine {
             channel: from.channel,
             when_full: known.is_some_and(|known| known.declaration.when_full),
             nonce: from.asker.nonce,
+            decision: None,
             started: from.started,
             time_left: expires_in.map_or(longest, |expires_in| expires_in.min(longest)),
             _slot: from.slot,

@@ -11,9 +11,10 @@ use super::inbox::Key;
 use super::outbox::{Route, Stored};
 use super::port::Ack;
 use super::transaction::pending;
+use crate::clock::Timestamp;
 use crate::gate::nonce::Nonce;
 use crate::ledger::audit;
-use crate::wire::{Payload, Reply};
+use crate::wire::{Code, Fault, Outcome, Payload, Reply};
 
 /// How the asker hears the answer.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub(super) struct Asked {
     pub when_full: bool,
     /// The nonce of a signed command, to be used up in its transaction.
     pub nonce: Option<Nonce>,
+    /// The id of what the policies said of it.
+    pub decision: Option<Arc<str>>,
     pub started: Instant,
     /// How long the asker can use the answer.
     pub time_left: Duration,
@@ -71,8 +74,14 @@ impl Asked {
         })
     }
 
+    /// Its answer, made at `now`.
+    pub(super) fn stored(&self, mut outcome: Outcome, now: Timestamp) -> Stored {
+        outcome.policy_decision = self.decision.as_deref().map(str::to_owned);
+        Stored::new(self.command.clone(), outcome, now)
+    }
+
     /// Its audit record.
-    pub(super) fn audit(&self, outcome: &'static str) -> audit::Entry {
+    pub(super) fn audit(&self, outcome: &'static str, why: Option<&Fault>) -> audit::Entry {
         audit::Entry {
             at: self.call.received,
             principal: self.call.principal.clone(),
@@ -80,6 +89,8 @@ impl Asked {
             topic: Some(Arc::from(self.topic.as_str())),
             message_id: self.call.message_id.clone(),
             outcome,
+            reason: why.and_then(reason),
+            decision: self.decision.clone(),
             count: 1,
             payload_size: self.payload.bytes().len() as u64,
             payload_hash: Some(self.payload.sha256()),
@@ -101,4 +112,12 @@ impl Asked {
             }
         }
     }
+}
+
+/// Longest reason in the audit trail, in characters.
+const MAX_REASON_CHARS: usize = 256;
+
+/// Why the gate refused a command, for the audit trail. Other errors may quote the payload, which has no place there.
+pub(super) fn reason(fault: &Fault) -> Option<String> {
+    Code::SECURITY.contains(&fault.code).then(|| fault.message.chars().take(MAX_REASON_CHARS).collect())
 }

@@ -6,9 +6,9 @@ use futures_util::FutureExt;
 
 use super::asked::{Asked, Channel};
 use super::command::{BoxFuture, Choice, Handler, Lane};
-use super::outbox::Stored;
 use super::transaction::{Task, Transaction};
 use super::{Engine, inbox};
+use crate::gate::authorize::{Judgement, Ruling};
 use crate::gate::nonce::Nonce;
 use crate::gate::{Admission, Identified};
 use crate::wire::topic::Target;
@@ -25,11 +25,41 @@ impl Engine {
                 .refuse(asked, Fault::new(Code::UnknownCommand, "this command is for a node by its name"));
         }
         let admission = Admission { asker, declaration, topic: &asked.topic, now: asked.call.received };
-        if matches!(asked.channel, Channel::Mqtt(_))
-            && let Err(fault) = self.inner.gate.admit(&admission)
-        {
-            return self.refuse_unless_known(asked, fault).await;
+        if matches!(asked.channel, Channel::Mqtt(_)) {
+            if let Err(fault) = self.inner.gate.admit(&admission) {
+                return self.refuse_unless_known(asked, fault).await;
+            }
+            match self.inner.gate.judge(&admission) {
+                Judgement::Unasked => {}
+                Judgement::Ruled(ruling) => return self.ruled(asked, ruling).await,
+                Judgement::Asking(ruling) => {
+                    // Nobody else waits for the server's answer: later commands may overtake this one.
+                    let engine = self.clone();
+                    let ruled = async move { engine.ruled(asked, ruling.await).await };
+                    self.inner.tasks.spawn_on(ruled, &self.inner.runtime);
+                    return;
+                }
+            }
         }
+        self.perform(asked).await;
+    }
+
+    /// The policies have spoken.
+    async fn ruled(&self, mut asked: Asked, Ruling { id, outcome }: Ruling) {
+        let label = outcome.as_ref().map_or_else(|fault| fault.code.as_str(), |()| "ok");
+        self.inner.metrics.policy_decision(label);
+        asked.decision = Some(id);
+        match outcome {
+            Ok(()) => self.perform(asked).await,
+            Err(fault) => self.refuse_unless_known(asked, fault).await,
+        }
+    }
+
+    /// Does what nothing stands against any more.
+    async fn perform(&self, asked: Asked) {
+        let Some(command) = self.inner.registry.get(&asked.command) else {
+            return self.refuse(asked, Fault::new(Code::UnknownCommand, "no such service or verb"));
+        };
         if asked.time_left.is_zero() {
             return self.refuse(asked, Fault::new(Code::Expired, "the command had expired when it arrived"));
         }
@@ -48,7 +78,7 @@ impl Engine {
             Handler::Either { choose, .. } => match caught(|| choose(&asked.call, &asked.payload)) {
                 Ok(Choice::Read(future)) => self.read(asked, |_| future).await,
                 Ok(Choice::Write(effect)) => self.submit(asked, Task::Write(effect)).await,
-                Ok(Choice::Job) => self.accept(asked, declaration.lane).await,
+                Ok(Choice::Job) => self.accept(asked, command.declaration.lane).await,
                 Err(fault) => self.refuse_unless_known(asked, fault).await,
             },
             Handler::Write(prepare) => match caught(|| prepare(&asked.call, &asked.payload)) {
@@ -56,7 +86,7 @@ impl Engine {
                 Err(fault) => self.refuse_unless_known(asked, fault).await,
             },
             Handler::Job { check, .. } => match check(&asked.payload) {
-                Ok(()) => self.accept(asked, declaration.lane).await,
+                Ok(()) => self.accept(asked, command.declaration.lane).await,
                 Err(fault) => self.refuse_unless_known(asked, fault).await,
             },
         }
@@ -94,12 +124,13 @@ impl Engine {
             async move {
                 let outcome = guarded(future, asked.time_left).await.unwrap_or_else(Outcome::from);
                 // What cannot be recorded is not answered.
-                let outcome = match engine.inner.ledger.note(asked.audit(outcome.label())) {
-                    Ok(()) => outcome,
-                    Err(fault) => fault.into(),
-                };
+                let outcome =
+                    match engine.inner.ledger.note(asked.audit(outcome.label(), outcome.error.as_ref())) {
+                        Ok(()) => outcome,
+                        Err(fault) => fault.into(),
+                    };
                 engine.count(&asked, outcome.label());
-                let stored = Stored::new(asked.command.clone(), outcome, engine.inner.clock.now());
+                let stored = asked.stored(outcome, engine.inner.clock.now());
                 engine.reply(asked, stored).await;
                 drop(permit);
             },
@@ -129,7 +160,7 @@ impl Engine {
     /// Answers with an error before anything ran; recorded as one row for each code, principal and second.
     pub(super) fn refuse(&self, asked: Asked, fault: Fault) {
         self.inner.metrics.message_refused(fault.code.as_str());
-        self.inner.refusals.record(&asked, fault.code);
+        self.inner.refusals.record(&asked, &fault);
         self.reply_fault(asked, fault);
     }
 }

@@ -26,14 +26,18 @@ pub struct Event {
     pub payload: Bytes,
 }
 
-/// Told on `events/errors`.
-#[derive(Serialize, JsonSchema)]
+/// Trouble that an operator should know of.
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorEvent<'a> {
-    /// What happened: `duplicate_name`, `subscriptions_refused`, `storage_full`, `storage_recovered`, `breaker_opened` or
-    /// `breaker_closed`.
+    /// What happened: `duplicate_name`, `subscriptions_refused`, `storage_full`, `storage_recovered`, `breaker_opened`,
+    /// `breaker_closed`, or a kind of anomaly:
+    /// `anomaly_burst`, `anomaly_refusals`, `anomaly_strangers` or `anomaly_replay`.
     pub error: &'static str,
     /// For people.
     pub message: &'a str,
+    /// Who stands out, as in the audit trail; with anomalies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal: Option<&'a str>,
     /// When.
     pub timestamp: Timestamp,
 }

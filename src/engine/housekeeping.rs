@@ -7,6 +7,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Engine, inbox, jobs};
 use crate::clock::Timestamp;
 use crate::gate::{SECURITY_LOG, nonce};
+use crate::ledger::audit::retain::Keep;
+use crate::ledger::audit::{self, Head};
 use crate::wire::{Code, Fault};
 
 impl Engine {
@@ -14,11 +16,15 @@ impl Engine {
     pub(super) async fn housekeeping(self, stop: CancellationToken) {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         let mut minute = tokio::time::interval(Duration::from_secs(60));
+        let mut told = Head::START;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return self.record_refusals(),
                 _ = second.tick() => self.record_refusals(),
-                _ = minute.tick() => self.prune().await,
+                _ = minute.tick() => {
+                    self.prune().await;
+                    self.tell_head(&mut told).await;
+                }
             }
         }
     }
@@ -32,6 +38,7 @@ impl Engine {
                     principal = &*entry.principal,
                     topic = entry.topic.as_deref(),
                     count = entry.count,
+                    reason = entry.reason,
                     "commands were refused"
                 );
             }
@@ -44,6 +51,28 @@ impl Engine {
     async fn prune(&self) {
         if let Err(error) = self.prune_inbox().await {
             tracing::warn!(%error, "the inbox could not be pruned");
+        }
+        if let Err(error) = self.retain_audit().await {
+            tracing::warn!(%error, "old audit records could not be removed");
+        }
+    }
+
+    async fn retain_audit(&self) -> Result<(), Fault> {
+        let inner = &self.inner;
+        let kept = i64::try_from(inner.limits.audit_kept.as_millis()).unwrap_or(i64::MAX);
+        let keep = Keep { since: inner.clock.now().plus_millis(-kept), records: inner.limits.audit_records };
+        inner.ledger.retain_audit(keep).await.map(drop)
+    }
+
+    /// Writes the end of the audit trail to the journal, where who can change the ledger may not be able to change it.
+    async fn tell_head(&self, told: &mut Head) {
+        match self.inner.ledger.read(|connection| Ok(audit::head(connection)?)).await {
+            Ok(head) if head == *told => {}
+            Ok(head) => {
+                tracing::info!(target: SECURITY_LOG, seq = head.seq, hash = head.hex(), "the end of the audit trail");
+                *told = head;
+            }
+            Err(error) => tracing::warn!(%error, "the end of the audit trail could not be read"),
         }
     }
 

@@ -94,6 +94,8 @@ pub(super) struct Accepted {
     call: Call,
     payload: Payload,
     route: Route,
+    /// The id of what the policies said when it was accepted.
+    decision: Option<Arc<str>>,
     time_left: Duration,
     local: Option<oneshot::Sender<Reply>>,
 }
@@ -188,8 +190,8 @@ impl Engine {
             }
             Channel::Local(sender) => Some(sender),
         };
-        let Asked { command, call, payload, route, time_left, .. } = asked;
-        self.spawn_job(Accepted { id, lane, command, call, payload, route, time_left, local });
+        let Asked { command, call, payload, route, decision, time_left, .. } = asked;
+        self.spawn_job(Accepted { id, lane, command, call, payload, route, decision, time_left, local });
     }
 
     /// Takes up the jobs of an earlier run: those that are safe to repeat, again from their beginning; the others are
@@ -199,7 +201,7 @@ impl Engine {
         let open = self.inner.ledger.read_blocking(|connection| {
             let mut statement = connection.prepare(
                 "SELECT id, command, principal, message_id, payload, cbor, reply_topic, correlation_data, correlation_id,
-                        expires_at, accepted_at
+                        expires_at, accepted_at, decision
                  FROM job WHERE state IN ('accepted', 'running') ORDER BY accepted_at",
             )?;
             let rows = statement.query_map([], |row| {
@@ -222,6 +224,7 @@ impl Engine {
                         expires_at: Timestamp::from_millis(row.get(9)?),
                         due_at: accepted,
                     },
+                    decision: row.get(11)?,
                     time_left,
                     local: None,
                 })
@@ -315,11 +318,12 @@ impl Engine {
 
     /// Puts down how the job ended; `failed` is its state when that was with an error.
     async fn finish_job(&self, job: Accepted, failed: &'static str, ended: Result<Ending, Fault>) {
-        let (outcome, effect) = match ended {
+        let (mut outcome, effect) = match ended {
             Ok(Ending::Answer(outcome)) => (outcome, None),
             Ok(Ending::Effect(effect)) => (Fault::internal().into(), Some(effect)),
             Err(fault) => (fault.into(), None),
         };
+        outcome.policy_decision = job.decision.as_deref().map(str::to_owned);
         let stored = Stored::new(job.command.clone(), outcome, self.inner.clock.now());
         let finish = Finish { engine: self.clone(), job, failed, effect, stored, row: None };
         if let Err(error) = self.inner.ledger.submit(Box::new(finish)).await {
@@ -412,6 +416,8 @@ impl Work for Finish {
             topic: None,
             message_id: self.job.call.message_id.clone(),
             outcome: self.stored.outcome.label(),
+            reason: None,
+            decision: self.job.decision.clone(),
             count: 1,
             payload_size: self.job.payload.bytes().len() as u64,
             payload_hash: Some(self.job.payload.sha256()),

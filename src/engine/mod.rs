@@ -40,6 +40,7 @@ use self::port::Publish;
 use self::refusals::Refusals;
 use crate::clock::{Clock, Timestamp};
 use crate::gate::Gate;
+use crate::gate::anomaly::Watch;
 use crate::gate::seal::Seal;
 use crate::ledger::Ledger;
 use crate::observe::Metrics;
@@ -68,6 +69,10 @@ pub struct Limits {
     pub outbox: Bounds,
     /// How long a reply is of use when its question does not say.
     pub reply_expiry: Duration,
+    /// How long audit records are kept.
+    pub audit_kept: Duration,
+    /// Most audit records that are kept.
+    pub audit_records: u64,
     /// Topic filters, besides the asker's inbox, that replies may go to.
     pub reply_topics: Vec<String>,
 }
@@ -115,6 +120,7 @@ struct Inner {
     clock: Clock,
     outbox: Arc<Outbox>,
     refusals: Refusals,
+    watch: Watch,
     jobs: jobs::Jobs,
     /// Jobs accepted before this are those of an earlier run.
     started: Timestamp,
@@ -154,6 +160,7 @@ impl Engine {
                 in_hand: Arc::new(Semaphore::new(IN_HAND)),
                 reads: Arc::new(Semaphore::new(limits.reads_in_flight)),
                 refusals: Refusals::default(),
+                watch: Watch::default(),
                 tasks: TaskTracker::new(),
                 runtime: tokio::runtime::Handle::current(),
                 closing: CancellationToken::new(),

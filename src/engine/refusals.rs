@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::asked::Asked;
+use super::asked::{Asked, reason};
 use crate::ledger::audit::Entry;
-use crate::wire::Code;
+use crate::wire::{Code, Fault};
 
 /// Distinct pairs of code and principal in one second; beyond it they are counted together.
 const DISTINCT: usize = 256;
@@ -17,8 +17,9 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Counts a refusal. The row shows the command and size of the first of its kind.
-    pub(super) fn record(&self, asked: &Asked, code: Code) {
+    /// Counts a refusal. The row shows the command, size and reason of the first of its kind.
+    pub(super) fn record(&self, asked: &Asked, fault: &Fault) {
+        let code = fault.code;
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let principal =
             if counted.len() < DISTINCT { asked.call.principal.clone() } else { Arc::from("(several)") };
@@ -30,6 +31,8 @@ impl Refusals {
                 topic: Some(first_chars(&asked.topic, 256).into()),
                 message_id: asked.call.message_id.clone(),
                 outcome: code.as_str(),
+                reason: reason(fault),
+                decision: asked.decision.clone(),
                 count: 1,
                 payload_size: asked.payload.bytes().len() as u64,
                 payload_hash: None,

@@ -148,6 +148,8 @@ impl Bench {
                 inbox_rows: 1_000,
                 outbox,
                 reply_expiry: Duration::from_secs(3_600),
+                audit_kept: Duration::from_secs(86_400),
+                audit_records: 10_000,
                 reply_topics: vec!["orch/inbox/#".into(), "elsewhere/#".into()],
             },
         })

@@ -63,7 +63,7 @@ impl Transaction {
                 }
                 Some(Known::Running { job }) => {
                     let outcome = jobs::still_running(&job)?;
-                    return Ok(Done::Repeated(Stored::new(self.asked.command.clone(), outcome, unit.now())));
+                    return Ok(Done::Repeated(self.asked.stored(outcome, unit.now())));
                 }
                 None => {}
             }
@@ -85,7 +85,7 @@ impl Transaction {
                     }
                     Err(fault) => return Err(fault),
                 };
-                let stored = Stored::new(self.asked.command.clone(), outcome, unit.now());
+                let stored = self.asked.stored(outcome, unit.now());
                 // A local asker without an id gets the answer on the socket, and nothing could ask for it again.
                 let row = if self.asked.route.topic.is_some() || key.is_some() {
                     Some(outbox::insert(unit, &stored, &self.asked.route, key.is_some())?)
@@ -112,8 +112,8 @@ fn insert_job(unit: &Unit<'_>, job: &str, asked: &Asked) -> Result<(), Fault> {
     let route = &asked.route;
     unit.prepare_cached(
         "INSERT INTO job (id, command, principal, topic, message_id, payload, cbor, state, reply_topic, correlation_data,
-                          correlation_id, expires_at, accepted_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'accepted', ?8, ?9, ?10, ?11, ?12)",
+                          correlation_id, expires_at, accepted_at, decision)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'accepted', ?8, ?9, ?10, ?11, ?12, ?13)",
     )?
     .execute(params![
         job,
@@ -128,6 +128,7 @@ fn insert_job(unit: &Unit<'_>, job: &str, asked: &Asked) -> Result<(), Fault> {
         route.correlation_id,
         route.expires_at.millis(),
         unit.now().millis(),
+        asked.decision,
     ])?;
     Ok(())
 }
@@ -140,12 +141,14 @@ impl Work for Transaction {
 
     fn audit(&self, result: &Result<(), Fault>) -> Option<audit::Entry> {
         let outcome = match (result, &self.done) {
-            (Err(fault), _) | (Ok(()), Some(Done::Failed(fault))) => fault.code.as_str(),
+            (Err(fault), _) | (Ok(()), Some(Done::Failed(fault))) => {
+                return Some(self.asked.audit(fault.code.as_str(), Some(fault)));
+            }
             (Ok(()), Some(Done::Repeated(_) | Done::OnItsWay(_))) => "repeated",
             (Ok(()), Some(Done::Accepted)) => "accepted",
             (Ok(()), _) => "ok",
         };
-        Some(self.asked.audit(outcome))
+        Some(self.asked.audit(outcome, None))
     }
 
     fn when_full(&self) -> bool {

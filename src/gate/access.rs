@@ -6,6 +6,7 @@
 //! good, and allows nothing.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Validation, decode_header};
@@ -53,6 +54,8 @@ pub struct KeyFiles {
     pub hs256_secret: Option<PathBuf>,
     /// A JWKS.
     pub jwks: Option<PathBuf>,
+    /// A JWKS that was fetched by an earlier run; it may be missing.
+    pub fetched: Option<PathBuf>,
 }
 
 struct TrustedKey {
@@ -61,9 +64,23 @@ struct TrustedKey {
     id: Option<String>,
 }
 
+/// Keys that were fetched, and the text that they come from.
+#[derive(Default)]
+struct Fetched {
+    json: String,
+    keys: Vec<TrustedKey>,
+}
+
+impl Fetched {
+    fn read(json: &str) -> Result<Self, KeyError> {
+        Ok(Self { json: json.to_owned(), keys: key_set(json)? })
+    }
+}
+
 /// Believes tokens of one issuer for one audience.
 pub struct AccessVerifier {
     keys: Vec<TrustedKey>,
+    fetched: RwLock<Arc<Fetched>>,
     issuer: String,
     audience: String,
     leeway_seconds: i64,
@@ -91,7 +108,23 @@ impl AccessVerifier {
         if let Some(path) = &files.jwks {
             keys.extend(from_file(path, key_set)?);
         }
-        Ok(Self { keys, issuer: issuer.to_owned(), audience: audience.to_owned(), leeway_seconds })
+        // What cannot be used is fetched anew.
+        let kept = files.fetched.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+        let fetched = kept.and_then(|json| Fetched::read(&json).ok()).unwrap_or_default();
+        let fetched = RwLock::new(Arc::new(fetched));
+        Ok(Self { keys, fetched, issuer: issuer.to_owned(), audience: audience.to_owned(), leeway_seconds })
+    }
+
+    /// Believes the keys of this JWKS in the place of those that were fetched before; whether they are other ones.
+    ///
+    /// # Errors
+    /// When it is no JWKS with a key of a kind that is trusted.
+    pub fn fetched(&self, json: &str) -> Result<bool, KeyError> {
+        let fetched = Fetched::read(json)?;
+        let mut present = self.fetched.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = present.json != fetched.json;
+        *present = Arc::new(fetched);
+        Ok(changed)
     }
 
     /// What `token` says, if it can be believed at `now`.
@@ -108,7 +141,9 @@ impl AccessVerifier {
             return Err(TokenError::Malformed);
         }
         let mut error = TokenError::Algorithm;
-        for trusted in self.keys.iter().filter(|trusted| trusted.algorithm == header.alg) {
+        let fetched = self.fetched.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let keys = self.keys.iter().chain(&fetched.keys);
+        for trusted in keys.filter(|trusted| trusted.algorithm == header.alg) {
             // A key without an id serves for every token; a token without one is tried with every key.
             if trusted.id.is_some() && header.kid.is_some() && trusted.id != header.kid {
                 error = TokenError::Signature;

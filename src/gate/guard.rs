@@ -1,18 +1,22 @@
 //! The gate of a running node: credentials, rates, signatures and permissions, as `[auth]` says.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use ring::digest;
 
 use super::access::{Access, AccessVerifier};
+use super::authorize::{Judgement, Policies};
+use super::jwks::Source;
 use super::keys::{KEY_PREFIX, Keys};
 use super::nonce::Nonce;
 use super::permissions::Permissions;
 use super::rate::{Limiter, Rate};
 use super::signature::{self, Presented, Signed};
-use super::{Admission, BROKER, Gate, Identified, Identity, Inbox, Shown};
+use super::token::KeyError;
+use super::{ANONYMOUS, Admission, BROKER, Gate, Identified, Identity, Inbox, Shown};
 use crate::clock::Timestamp;
 use crate::config::AuthMode;
 use crate::wire::{Code, Fault};
@@ -40,6 +44,14 @@ pub struct Settings {
     pub unknown_rate: Rate,
     /// How long who does not heed a limit is refused altogether.
     pub cooldown: Duration,
+    /// How long who stands out is refused altogether; zero for never.
+    pub anomaly_cooldown: Duration,
+    /// Where further trusted keys are published.
+    pub jwks: Option<Source>,
+    /// Where policies are read from.
+    pub policy_folder: Option<PathBuf>,
+    /// What else has to be fulfilled.
+    pub policies: Option<Policies>,
 }
 
 /// Settings, and what was made of them.
@@ -81,6 +93,32 @@ impl Guard {
     #[must_use]
     pub fn mode(&self) -> AuthMode {
         self.present().settings.mode
+    }
+
+    /// Where further trusted keys are published.
+    #[must_use]
+    pub fn jwks(&self) -> Option<Source> {
+        self.present().settings.jwks.clone()
+    }
+
+    /// Where policies are read from.
+    #[must_use]
+    pub fn policy_folder(&self) -> Option<PathBuf> {
+        self.present().settings.policy_folder.clone()
+    }
+
+    /// Trusts the keys of this JWKS in the place of those that were fetched before; whether they are other ones. What was
+    /// verified before is verified again then.
+    ///
+    /// # Errors
+    /// When it is no JWKS with a key of a kind that is trusted.
+    pub fn trust(&self, jwks: &str) -> Result<bool, KeyError> {
+        let present = self.present();
+        let changed = present.settings.verifier.fetched(jwks)?;
+        if changed {
+            present.cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+        Ok(changed)
     }
 
     fn present(&self) -> Arc<Present> {
@@ -199,6 +237,25 @@ impl Gate for Guard {
             None => {}
         }
         if identity.permissions.allow(admission.topic) { Ok(()) } else { Err(forbidden()) }
+    }
+
+    fn judge(&self, admission: &Admission<'_>) -> Judgement {
+        let present = self.present();
+        let settings = &present.settings;
+        if settings.mode == AuthMode::Open {
+            return Judgement::Unasked;
+        }
+        settings.policies.as_ref().map_or(Judgement::Unasked, |policies| policies.judge(admission))
+    }
+
+    fn stands_out(&self, principal: &Arc<str>) -> bool {
+        let cooldown = self.present().settings.anomaly_cooldown;
+        // Those whom nobody can tell apart are not punished for each other.
+        let alone = ![ANONYMOUS, BROKER].contains(&&**principal);
+        if alone && !cooldown.is_zero() {
+            self.limiter.cool(principal, cooldown);
+        }
+        alone && !cooldown.is_zero()
     }
 }
 

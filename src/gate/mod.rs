@@ -1,11 +1,15 @@
 //! Who asks, and whether they may.
 //!
 //! A gate is asked twice for each command: once who the asker is, before the inbox is looked at, and once whether this
-//! command may run now (rate, signature, authorization), before its payload is validated. It fails closed: an error is a
+//! command may run now (rate, signature, permission, policy), before its payload is validated. It fails closed: an error is a
 //! refusal. docs/security.md says what each step is for.
 
 pub mod access;
+pub mod anomaly;
+pub mod authorize;
 pub mod guard;
+pub mod inspect;
+pub mod jwks;
 pub mod keys;
 pub mod node_key;
 pub mod nonce;
@@ -19,6 +23,7 @@ pub mod token;
 
 use std::sync::Arc;
 
+use self::authorize::Judgement;
 use self::nonce::Nonce;
 use self::permissions::Permissions;
 use crate::clock::Timestamp;
@@ -102,6 +107,12 @@ pub trait Gate: Send + Sync {
     /// # Errors
     /// `rate_limited`, `signature_invalid`, `replayed` or `forbidden`.
     fn admit(&self, admission: &Admission<'_>) -> Result<(), Fault>;
+
+    /// What the policies say of a command that was admitted.
+    fn judge(&self, admission: &Admission<'_>) -> Judgement;
+
+    /// A principal stands out: whether it has to cool down.
+    fn stands_out(&self, principal: &Arc<str>) -> bool;
 }
 
 /// The principal of a command over MQTT that nothing identifies: one that was refused, or any while the gate is open.
@@ -175,5 +186,13 @@ impl Gate for Open {
 
     fn admit(&self, _: &Admission<'_>) -> Result<(), Fault> {
         Ok(())
+    }
+
+    fn judge(&self, _: &Admission<'_>) -> Judgement {
+        Judgement::Unasked
+    }
+
+    fn stands_out(&self, _: &Arc<str>) -> bool {
+        false
     }
 }

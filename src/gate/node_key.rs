@@ -64,6 +64,15 @@ impl NodeKey {
         }
     }
 
+    /// Reads the key that is in `path`. Blocks.
+    ///
+    /// # Errors
+    /// See [`NodeKeyError`].
+    pub fn load(path: &Path) -> Result<Self, NodeKeyError> {
+        let failed = |source| NodeKeyError::Io { path: path.to_owned(), source };
+        Self::read(File::open(path).map_err(failed)?, path)
+    }
+
     fn read(file: File, path: &Path) -> Result<Self, NodeKeyError> {
         let failed = |source| NodeKeyError::Io { path: path.to_owned(), source };
         let found = file.metadata().map_err(failed)?;

@@ -78,3 +78,71 @@ pub fn prune(unit: &Unit<'_>) -> Result<usize, Fault> {
     .execute(params![FLOOR, last])?;
     Ok(removed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::ledger::{Ledger, Options};
+
+    /// A ledger whose clock the test sets, in seconds.
+    fn ledger(dir: &std::path::Path) -> (Ledger, Arc<AtomicI64>) {
+        let seconds = Arc::new(AtomicI64::new(10_000));
+        let read = seconds.clone();
+        let clock = Clock::from_fn(move || Timestamp::from_millis(read.load(Ordering::SeqCst) * 1_000));
+        let options = Options { reserve_bytes: 1 << 20, ..Options::default() };
+        (Ledger::open(dir, &options, clock).unwrap(), seconds)
+    }
+
+    async fn uses(ledger: &Ledger, value: &str, signed_at: i64) -> Result<(), Code> {
+        let nonce = Nonce {
+            key_id: "0123456789ab".into(),
+            value: value.to_owned(),
+            signed_at: Timestamp::from_millis(signed_at * 1_000),
+        };
+        ledger.write(move |unit| nonce.use_up(unit)).await.map_err(|fault| fault.code)
+    }
+
+    async fn prunes(ledger: &Ledger) -> usize {
+        let mut removed = 0;
+        loop {
+            match ledger.write(|unit| prune(unit)).await.unwrap() {
+                0 => return removed,
+                some => removed += some,
+            }
+        }
+    }
+
+    async fn left(ledger: &Ledger) -> i64 {
+        let count = |connection: &Connection| {
+            Ok(connection.query_row("SELECT count(*) FROM nonce", [], |row| row.get(0))?)
+        };
+        ledger.read(count).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn nonces_are_kept_for_as_long_as_their_signatures_count_and_nothing_older_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ledger, clock) = ledger(dir.path());
+        for n in 0..1_200 {
+            assert_eq!(uses(&ledger, &format!("old {n}"), 9_700 + n % 300).await, Ok(()));
+        }
+        assert_eq!(uses(&ledger, "new", 10_300).await, Ok(()));
+        clock.store(10_300, Ordering::SeqCst);
+        assert_eq!(prunes(&ledger).await, 0, "a signature of 300 s ago may still be sent again");
+        clock.store(10_601, Ordering::SeqCst);
+        assert_eq!((prunes(&ledger).await, left(&ledger).await), (1_200, 1));
+
+        // None of them can be used again, not even with the clock set back by a year; nor one just as old that nobody
+        // has seen.
+        clock.store(10_000 - 31_536_000, Ordering::SeqCst);
+        for value in ["old 0", "old 1199", "unseen"] {
+            assert_eq!(uses(&ledger, value, 9_999).await, Err(Code::Replayed), "{value}");
+        }
+        assert_eq!(uses(&ledger, "new", 10_300).await, Err(Code::Replayed));
+        assert_eq!(uses(&ledger, "another", 10_300).await, Ok(()));
+        assert_eq!(prunes(&ledger).await, 0);
+    }
+}

@@ -122,6 +122,17 @@ impl Limiter {
         node.map_or(Ok(()), |rate| counts.node.take(rate, Duration::ZERO, now))
     }
 
+    /// Refuses `principal` altogether for `time`, from now on.
+    pub fn cool(&self, principal: &Arc<str>, time: Duration) {
+        let now = self.started.elapsed();
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who shares a count must not suffer for another.
+        if counts.has_room(principal, now) {
+            let cell = counts.cell(principal, now);
+            cell.cooling_until = cell.cooling_until.max(now + time);
+        }
+    }
+
     /// Admits one message of someone who is not known, or says how long to wait.
     ///
     /// # Errors
@@ -134,16 +145,23 @@ impl Limiter {
 }
 
 impl Counts {
-    fn cell(&mut self, principal: &Arc<str>, now: Duration) -> &mut Cell {
-        if !self.principals.contains_key(principal) {
-            if self.principals.len() >= PRINCIPALS {
-                self.principals.retain(|_, cell| !cell.is_idle(now));
-            }
-            if self.principals.len() >= PRINCIPALS {
-                return &mut self.crowd;
-            }
+    /// Whether `principal` has a count of its own, or could.
+    fn has_room(&mut self, principal: &Arc<str>, now: Duration) -> bool {
+        if self.principals.contains_key(principal) {
+            return true;
         }
-        self.principals.entry(principal.clone()).or_default()
+        if self.principals.len() >= PRINCIPALS {
+            self.principals.retain(|_, cell| !cell.is_idle(now));
+        }
+        self.principals.len() < PRINCIPALS
+    }
+
+    fn cell(&mut self, principal: &Arc<str>, now: Duration) -> &mut Cell {
+        if self.has_room(principal, now) {
+            self.principals.entry(principal.clone()).or_default()
+        } else {
+            &mut self.crowd
+        }
     }
 }
 

@@ -27,8 +27,11 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 
+use self::audit::retain::Keep;
+use self::audit::seal::Sealer;
+use self::audit::verify::{Sound, Tampering, Walk};
 use crate::clock::Clock;
-use crate::wire::Fault;
+use crate::wire::{Code, Fault};
 
 pub use generation::{Generation, GenerationError};
 pub use migrate::MigrateError;
@@ -193,6 +196,80 @@ impl Ledger {
     /// `busy` when too many wait: what cannot be recorded is not done.
     pub fn note(&self, entry: audit::Entry) -> Result<(), Fault> {
         self.shared.writer.note(entry)
+    }
+
+    /// Seals the end of the audit trail from now on, after a look whether it is where it was sealed last. What is wrong is
+    /// returned, and recorded in the trail itself, so that a new seal does not hide it. Blocks shortly; call it before
+    /// anything else is recorded.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read, or the alarm not recorded.
+    pub fn seal_audit(&self, sealer: Sealer) -> Result<Option<Tampering>, Fault> {
+        let found = self.read_blocking(|connection| {
+            Ok(audit::verify::end(connection, &sealer, audit::head(connection)?)?)
+        })?;
+        if let Err(tampering) = &found {
+            let now = self.shared.clock.now();
+            self.note(audit::Entry::of_the_node(
+                audit::verify::ALARM,
+                "internal",
+                tampering.to_string(),
+                now,
+            ))?;
+        }
+        // Settled once, by the node that opens the ledger.
+        let _ = self.shared.writer.sealer().set(sealer);
+        Ok(found.err())
+    }
+
+    /// Checks the audit trail while the node works: what was found, and what is wrong. Without
+    /// [`Ledger::seal_audit`] before, `unavailable`.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn verify_audit(&self) -> Result<(Sound, Option<Tampering>), Fault> {
+        /// Records in one step, so that a snapshot is held for milliseconds.
+        const STEP: u32 = 10_000;
+        let Some(sealer) = self.shared.writer.sealer().get().cloned() else {
+            return Err(Fault::new(Code::Unavailable, "the audit trail is not sealed by this process"));
+        };
+        let mut walk = Walk::default();
+        loop {
+            let key = sealer.clone();
+            let step = self.read(move |connection| {
+                let found = walk.advance(connection, &key, STEP)?;
+                Ok((walk, found))
+            });
+            let (walked, found) = step.await?;
+            walk = walked;
+            match found {
+                Ok(true) => return Ok((walk.sound(), None)),
+                Ok(false) => {}
+                Err(tampering) => return Ok((walk.sound(), Some(tampering))),
+            }
+        }
+    }
+
+    /// Removes the audit records that need not be kept, behind a checkpoint; how many there were. Nothing is removed
+    /// before [`Ledger::seal_audit`].
+    ///
+    /// # Errors
+    /// What the ledger says.
+    pub async fn retain_audit(&self, keep: Keep) -> Result<u64, Fault> {
+        let Some(sealer) = self.shared.writer.sealer().get().cloned() else { return Ok(0) };
+        if let Some(head) = self.read(move |connection| audit::retain::plan(connection, keep)).await? {
+            self.write(move |unit| audit::retain::checkpoint(unit, &sealer, head)).await?;
+            let reason = format!("records up to {} are no longer kept", head.seq);
+            self.note(audit::Entry::of_the_node("audit/retain", "ok", reason, self.shared.clock.now()))?;
+        }
+        let mut removed = 0;
+        loop {
+            // Also what an earlier run left behind.
+            match self.write(|unit| audit::retain::remove(unit)).await? {
+                0 => return Ok(removed),
+                some => removed += some as u64,
+            }
+        }
     }
 
     /// Units of work that wait or run.

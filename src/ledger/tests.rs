@@ -20,6 +20,8 @@ fn note(outcome: &'static str) -> audit::Entry {
         topic: None,
         message_id: None,
         outcome,
+        reason: None,
+        decision: None,
         count: 1,
         payload_size: 2,
         payload_hash: Some([7; 32]),
@@ -159,7 +161,10 @@ async fn a_read_that_takes_too_long_is_cut_off() {
 
 const STEPS: &[migrate::Migration] = &[
     migrate::Migration { number: 1, sql: include_str!("../../migrations/0001_engine.sql") },
-    migrate::Migration { number: 2, sql: "ALTER TABLE audit ADD COLUMN topic TEXT;" },
+    migrate::Migration {
+        number: 2,
+        sql: "ALTER TABLE audit ADD COLUMN topic TEXT; ALTER TABLE audit ADD COLUMN reason TEXT; ALTER TABLE audit ADD COLUMN decision TEXT;",
+    },
 ];
 
 #[test]

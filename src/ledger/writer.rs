@@ -5,18 +5,19 @@
 //! - A unit that fails is undone alone. When SQLite ends the transaction by itself, or COMMIT fails, the whole group has
 //!   failed and its units run again, singly.
 //! - Audit records are appended in commit order, outside the savepoints, so that a refused unit leaves one too. If they
-//!   cannot be written, nothing is.
+//!   cannot be written, nothing is. Once there is a [`Sealer`] the end of the trail is sealed in the same transaction.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::audit::seal::{Sealer, seal_end};
 use super::audit::{self, Entry};
 use super::fault::storage_full;
 use super::reserve::Reserve;
@@ -95,6 +96,7 @@ pub(super) struct Writer {
     sender: SyncSender<Message>,
     permits: Arc<Semaphore>,
     notes: Arc<Mutex<Vec<Entry>>>,
+    sealer: Arc<OnceLock<Sealer>>,
     stats: Arc<WriterStats>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -113,6 +115,7 @@ impl Writer {
         stats.full.store(!reserve.is_held(), Ordering::Release);
         let notes = Arc::new(Mutex::new(Vec::new()));
         let head = audit::head(&connection)?;
+        let sealer = Arc::new(OnceLock::new());
         let mut wal = path.as_os_str().to_owned();
         wal.push("-wal");
         let writer = Thread {
@@ -123,6 +126,7 @@ impl Writer {
             stats: stats.clone(),
             reserve,
             head,
+            sealer: sealer.clone(),
             wal: PathBuf::from(wal),
             wal_limit: options.wal_limit_bytes,
             committed: options.committed.clone(),
@@ -136,6 +140,7 @@ impl Writer {
             sender,
             permits: Arc::new(Semaphore::new(QUEUE)),
             notes,
+            sealer,
             stats,
             thread: Mutex::new(Some(thread)),
         })
@@ -143,6 +148,11 @@ impl Writer {
 
     pub(super) fn stats(&self) -> &WriterStats {
         &self.stats
+    }
+
+    /// What the end of the trail is sealed with, from the next commit on; settled once.
+    pub(super) fn sealer(&self) -> &OnceLock<Sealer> {
+        &self.sealer
     }
 
     /// Units that wait or run.
@@ -189,6 +199,7 @@ struct Thread {
     stats: Arc<WriterStats>,
     reserve: Reserve,
     head: audit::Head,
+    sealer: Arc<OnceLock<Sealer>>,
     wal: PathBuf,
     wal_limit: u64,
     committed: Option<Committed>,
@@ -358,6 +369,11 @@ impl Thread {
         }
         for entry in &self.pending_notes {
             head = audit::append(connection, head, entry)?;
+        }
+        if head != self.head
+            && let Some(sealer) = self.sealer.get()
+        {
+            seal_end(sealer, connection, head, now)?;
         }
         connection.prepare_cached("COMMIT")?.execute([])?;
         Ok((results, head))

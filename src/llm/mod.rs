@@ -4,9 +4,7 @@
 //! nobody who asks for something else, since whoever asks a model is a job of a lane of its own; an answer that did not come from the first provider says so (`degraded`). Must not:
 //! put a question, an answer or a key into a log or an error.
 
-mod breaker;
 mod chain;
-mod http;
 pub mod model;
 mod provider;
 mod usage;
@@ -26,11 +24,10 @@ use crate::engine::Events;
 use crate::engine::command::Entry;
 use crate::ledger::Ledger;
 use crate::observe::Metrics;
+use crate::outbound::{Breaker, Http, HttpError};
 use crate::tls::TlsError;
 use crate::wire::Fault;
 use crate::wire::topic::Target;
-use breaker::Breaker;
-use http::Http;
 use model::{AskProviders, Complete, ProviderState, Providers};
 use provider::{Provider, Told};
 use usage::Usage;
@@ -94,6 +91,16 @@ impl Failure {
             Self::RateLimited { after: Some(after) } => Some(after),
             Self::RateLimited { after: None } => Some(Duration::from_secs(1)),
             _ => None,
+        }
+    }
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        match error {
+            HttpError::Unreachable => Self::Unreachable,
+            HttpError::Key => Self::Unauthorized,
+            HttpError::TooLarge => Self::TooLarge,
         }
     }
 }

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use hyper::Uri;
 
 use super::Failure;
-use super::breaker::{Breaker, Permit};
 use super::chain::millis;
-use super::http::Http;
 use super::model::{Prompt, ProviderState};
 use super::usage::Usage;
 use super::wire::{Completed, Dialect, Stream};
@@ -18,6 +16,10 @@ use crate::clock::Clock;
 use crate::engine::jobs::Progress;
 use crate::engine::{ErrorEvent, Events};
 use crate::observe::Metrics;
+use crate::outbound::{Breaker, Http, Permit};
+
+/// Largest answer, in bytes.
+const MAX_ANSWER: usize = 4 << 20;
 
 /// Times that one request is tried, where trying again can help.
 const ATTEMPTS: u32 = 2;
@@ -214,7 +216,7 @@ impl Provider {
     }
 
     fn tell(&self, error: &'static str, message: &str) {
-        let event = ErrorEvent { error, message, timestamp: self.told.clock.now() };
+        let event = ErrorEvent { error, message, principal: None, timestamp: self.told.clock.now() };
         self.told.events.tell("errors", &event);
     }
 
@@ -232,8 +234,9 @@ impl Provider {
             let asked = match listener {
                 Some(listener) => self.stream(http, key.as_deref(), body.clone(), listener).await,
                 None => http
-                    .post(&self.options.url, key.as_deref(), body.clone(), None)
+                    .post(&self.options.url, key.as_deref(), body.clone(), MAX_ANSWER, None)
                     .await
+                    .map_err(Failure::from)
                     .and_then(|response| self.dialect.read(&response)),
             };
             let pause = match &asked {
@@ -259,7 +262,7 @@ impl Provider {
         let mut stream = Stream::new(self.dialect);
         listener.say_anew();
         let mut feed = |bytes: &[u8]| listener.say(&stream.feed(bytes));
-        let response = http.post(&self.options.url, key, body, Some(&mut feed)).await?;
+        let response = http.post(&self.options.url, key, body, MAX_ANSWER, Some(&mut feed)).await?;
         if !(200..300).contains(&response.status) {
             return self.dialect.read(&response);
         }

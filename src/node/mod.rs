@@ -4,9 +4,12 @@
 //! shutdown: nothing new is admitted, handlers finish, the outbox is flushed, `offline` is published and acknowledged,
 //! the link says goodbye, the ledger closes. It takes at most 5 s, with the broker gone too.
 
+mod audit;
 mod declared;
 mod diary;
+mod expiry;
 mod judge;
+mod policy;
 mod presence;
 mod running;
 mod service;
@@ -40,6 +43,7 @@ use crate::soul::{self, Soul};
 use crate::wire::topic::Target;
 use crate::wire::{Fault, Names};
 
+pub(crate) use audit::Shown as AuditRecord;
 pub use declared::{EventDeclaration, event_declarations};
 
 use presence::NodePresence;
@@ -72,6 +76,9 @@ pub enum RunError {
     /// A key that tokens are checked with.
     #[error("auth: {0}")]
     TrustedKey(#[from] gate::token::KeyError),
+    /// The policies.
+    #[error("policy.folder: {0}")]
+    Policy(#[from] crate::policy::PolicyError),
     /// The rule file.
     #[error("conscience.rules_file {}: {reason}", path.display())]
     Rules {
@@ -153,6 +160,8 @@ pub struct Signals {
 #[must_use]
 pub fn declarations() -> Vec<Declaration> {
     let mut all: Vec<_> = service::commands().iter().map(|entry| entry.declaration.clone()).collect();
+    all.extend(audit::commands().iter().map(|entry| entry.declaration.clone()));
+    all.extend(policy::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(gate::keys::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(conscience::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(memory::commands().iter().map(|entry| entry.declaration.clone()));
@@ -195,6 +204,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let events = Events::default();
 
     let node_key = tokio::task::block_in_place(|| settings::node_key(&config))?;
+    tokio::task::block_in_place(|| settings::seal_audit(&ledger, &node_key))?;
     let memory =
         Memory::open(ledger.clone(), settings::memory_seal(&node_key), settings::memory_config(&config))
             .map_err(|source| RunError::Io { what: "the memory's index".to_owned(), source })?;
@@ -230,6 +240,8 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let state = Arc::new(state);
     let mut registry = Registry::default();
     registry.add(&state, &service::commands());
+    registry.add(&state, &audit::commands());
+    registry.add(&state, &policy::commands());
     registry.add(&keys, &gate::keys::commands());
     registry.add(&conscience, &conscience::commands());
     registry.add(&memory, &memory::commands());
@@ -257,6 +269,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         signals.systemd.clone(),
         signals.ready.clone(),
     ));
+    let (renew, renewals) = watch::channel(0u64);
     let running = Running {
         stop: CancellationToken::new(),
         close_link: CancellationToken::new(),
@@ -265,6 +278,8 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         state: state.clone(),
         presence: presence.clone(),
         memory,
+        renew: renew.clone(),
+        watched: expiry::Watched::new(&config.broker, keys.clone()),
         keys,
         guard,
         conscience: conscience.clone(),
@@ -275,8 +290,6 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         metrics: metrics.clone(),
         pulse: Arc::new(health.pulse("ingress")),
     };
-    let (renew, renewals) = watch::channel(0u64);
-
     let mut core = JoinSet::new();
     let pulse = health.pulse("router");
     spawn(&mut core, "the router", engine.clone().receive(at_least_once, at_most_once, pulse));
@@ -297,6 +310,11 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         &mut core,
         "the heartbeat",
         presence.clone().heartbeat(config.observe.heartbeat, publisher.clone(), running.stop.clone()),
+    );
+    spawn(
+        &mut core,
+        "the fetcher of trusted keys",
+        gate::jwks::keep(running.guard.clone(), running.stop.clone()),
     );
     if let Some(listener) = ports.observe {
         spawn(

@@ -159,7 +159,8 @@ impl NodePresence {
     }
 
     fn tell_error(&self, error: &'static str, message: &str) {
-        self.events.tell("errors", &ErrorEvent { error, message, timestamp: self.state.now() });
+        self.events
+            .tell("errors", &ErrorEvent { error, message, principal: None, timestamp: self.state.now() });
     }
 }
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::expiry::{Found, Watched};
 use super::presence::NodePresence;
 use super::state::NodeState;
 use crate::config::AuthMode;
@@ -19,6 +21,9 @@ use crate::llm::Llm;
 use crate::memory::Memory;
 use crate::observe::health::STALL_AFTER;
 use crate::observe::{Condition, Health, Metrics};
+
+/// Seconds from one look at what ends, and at the files of the link, to the next.
+const EXPIRY_TICKS: u32 = 10;
 
 /// How long handlers may take to finish during a shutdown.
 const HANDLERS_LIMIT: Duration = Duration::from_secs(2);
@@ -51,6 +56,9 @@ pub(super) struct Running {
     pub guard: Arc<Guard>,
     pub conscience: Arc<Conscience>,
     pub llm: Arc<Llm>,
+    pub watched: Watched,
+    /// Asks for a new connection to the broker, with files read again.
+    pub renew: watch::Sender<u64>,
 }
 
 impl Running {
@@ -60,6 +68,7 @@ impl Running {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         let mut memory_ticks = 0u32;
         let mut was_full = false;
+        let mut found = None;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -97,8 +106,25 @@ impl Running {
                 self.show_memory().await;
                 self.keys.write_down_use().await;
             }
+            if memory_ticks.is_multiple_of(EXPIRY_TICKS) {
+                self.show_expiry(&mut found).await;
+            }
             memory_ticks = memory_ticks.wrapping_add(1);
         }
+    }
+
+    /// Shows what ends, and has the link connect anew when one of its files is another one than before.
+    async fn show_expiry(&self, before: &mut Option<Found>) {
+        let found = self.watched.look(self.state.now()).await;
+        for expiry in &found.expires {
+            self.metrics.expiry_days(expiry.what, expiry.days);
+        }
+        self.state.expires(found.expires.clone());
+        if before.as_ref().is_some_and(|before| before.files != found.files) {
+            tracing::info!("a file of the link to the broker has changed");
+            self.renew.send_modify(|count| *count += 1);
+        }
+        *before = Some(found);
     }
 
     async fn show_memory(&self) {

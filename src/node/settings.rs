@@ -9,13 +9,17 @@ use crate::config::{self, Config};
 use crate::conscience;
 use crate::engine::{Bounds, Limits};
 use crate::gate::access::{AccessVerifier, KeyFiles};
+use crate::gate::authorize::Policies;
 use crate::gate::guard::{self, Guard};
+use crate::gate::jwks;
 use crate::gate::keys::Keys;
 use crate::gate::node_key::{NodeKey, NodeKeyError};
 use crate::gate::permissions::Permissions;
 use crate::gate::rate::Rate;
 use crate::gate::seal::Seal;
-use crate::gate::token;
+use crate::gate::{SECURITY_LOG, token};
+use crate::ledger::audit::seal::{self, Sealer};
+use crate::ledger::audit::verify::Tampering;
 use crate::ledger::{self, Ledger};
 use crate::llm;
 use crate::memory::index::Analysis;
@@ -23,6 +27,7 @@ use crate::memory::model::Layer;
 use crate::memory::{self, Ranking, Rankings};
 use crate::mqtt::{ConnectOptions, Login};
 use crate::observe::Metrics;
+use crate::policy::OpaOptions;
 use crate::tls;
 use crate::wire::{Fault, Names};
 
@@ -51,6 +56,28 @@ pub(super) async fn open_ledger(
 /// The node's own key. Blocks shortly.
 pub(super) fn node_key(config: &Config) -> Result<NodeKey, NodeKeyError> {
     NodeKey::load_or_create(&config.node.key_file)
+}
+
+/// What the audit trail is sealed with.
+pub(super) fn audit_sealer(key: &NodeKey) -> Sealer {
+    Sealer::new(key.hmac(seal::PURPOSE))
+}
+
+/// Seals the audit trail from here on. Blocks shortly.
+pub(super) fn seal_audit(ledger: &Ledger, key: &NodeKey) -> Result<(), RunError> {
+    let found = ledger
+        .seal_audit(audit_sealer(key))
+        .map_err(|fault| RunError::Service { service: "the audit trail", fault })?;
+    match found {
+        None => {}
+        Some(Tampering::Unsealed) => {
+            tracing::warn!(target: SECURITY_LOG, "the audit trail was not sealed; it is from here on");
+        }
+        Some(tampering) => {
+            tracing::error!(target: SECURITY_LOG, %tampering, "the audit trail was changed while the node was stopped");
+        }
+    }
+    Ok(())
 }
 
 /// What the memories are sealed with.
@@ -130,12 +157,23 @@ pub(super) fn gate(config: &Config, node_key: &NodeKey, ledger: &Ledger) -> Resu
 /// Who may command the node. Blocks shortly: it reads the keys that tokens are checked with.
 pub(super) fn auth(config: &Config) -> Result<guard::Settings, RunError> {
     let auth = &config.auth;
+    let cache = config.node.state_dir.join("jwks.json");
     let files = KeyFiles {
         public: auth.trusted_key_files.clone(),
         hs256_secret: auth.hs256_secret_file.clone(),
         jwks: auth.jwks_file.clone(),
+        fetched: auth.jwks_url.is_some().then(|| cache.clone()),
     };
     let leeway = i64::try_from(auth.leeway.as_secs()).unwrap_or(i64::MAX);
+    let policy = &config.policy;
+    let opa = policy.opa_url.clone().map(|url| OpaOptions {
+        url,
+        ca_file: policy.opa_ca_file.clone().unwrap_or_else(|| tls::SYSTEM_AUTHORITIES.into()),
+        token_file: policy.opa_token_file.clone(),
+        limit: policy.opa_timeout,
+        cached: policy.opa_cache,
+    });
+    let policies = Policies::load(&config.node.name, policy.folder.as_deref(), opa)?;
     let verifier = AccessVerifier::load(&files, &auth.issuer, &auth.audience, leeway)?;
     // A tenth of a minute's worth may come at once, and a thousand in any case: many clients share these.
     let shared = |per_minute: u32| Rate { per_minute, burst: (per_minute / 10).max(1_000) };
@@ -153,6 +191,15 @@ pub(super) fn auth(config: &Config) -> Result<guard::Settings, RunError> {
             burst: (auth.unauthenticated_per_min / 10).max(1),
         },
         cooldown: auth.cooldown,
+        anomaly_cooldown: auth.anomaly_cooldown,
+        jwks: auth.jwks_url.clone().map(|url| jwks::Source {
+            url,
+            ca_file: auth.jwks_ca_file.clone().unwrap_or_else(|| tls::SYSTEM_AUTHORITIES.into()),
+            every: auth.jwks_refresh,
+            cache,
+        }),
+        policy_folder: policy.folder.clone(),
+        policies,
     })
 }
 
@@ -167,6 +214,8 @@ pub(super) fn limits(config: &Config) -> Limits {
         inbox_rows: limits.inbox_rows,
         outbox: Bounds { rows: limits.outbox_rows, bytes: limits.outbox_bytes },
         reply_expiry: limits.reply_expiry,
+        audit_kept: config.audit.kept,
+        audit_records: config.audit.max_records,
         reply_topics: config.reply.topics.clone(),
     }
 }

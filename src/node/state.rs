@@ -1,13 +1,14 @@
 //! What the node knows of itself: the status document and what it is made from.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::expiry::Expiry;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::engine::jobs::Jobs;
@@ -75,7 +76,11 @@ pub struct Status {
     /// How often another client has connected under this node's name.
     #[serde(skip_serializing_if = "is_zero")]
     pub duplicate_name: u32,
-    /// What is not as it should be: `storage`, `duplicate_name`, or a model that does not answer (`llm_remote`, `llm_local`).
+    /// Certificates and API keys that end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expires: Vec<Expiry>,
+    /// What is not as it should be: `storage`, `duplicate_name`, `expiry`, or a model that does not answer (`llm_remote`,
+    /// `llm_local`).
     pub degraded: Vec<String>,
     /// How the models' providers are; absent without any. Only in answers.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,6 +106,7 @@ pub struct NodeState {
     started: Timestamp,
     started_at: Instant,
     duplicates: AtomicU32,
+    expires: Mutex<Vec<Expiry>>,
 }
 
 impl NodeState {
@@ -129,6 +135,7 @@ impl NodeState {
             started,
             started_at: Instant::now(),
             duplicates: AtomicU32::new(0),
+            expires: Mutex::default(),
         };
         (state, asked)
     }
@@ -184,6 +191,10 @@ impl NodeState {
         if duplicate_name > 0 {
             degraded.push("duplicate_name".to_owned());
         }
+        let expires = self.expires.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if expires.iter().any(Expiry::is_soon) {
+            degraded.push("expiry".to_owned());
+        }
         Status {
             node: self.names.node().to_owned(),
             state,
@@ -203,9 +214,20 @@ impl NodeState {
             storage_full,
             inbox_since: None,
             duplicate_name,
+            expires,
             degraded,
             models: None,
         }
+    }
+
+    /// What ends, and when.
+    pub(super) fn expires(&self, expires: Vec<Expiry>) {
+        *self.expires.lock().unwrap_or_else(PoisonError::into_inner) = expires;
+    }
+
+    /// Where the configuration has policies, as of the last reload.
+    pub(super) fn policy_folder(&self) -> Option<std::path::PathBuf> {
+        self.guard.policy_folder()
     }
 
     /// When the process started.

@@ -42,6 +42,8 @@ struct Inner {
     messages_dropped: Family<Counter, 1>,
     messages_refused: Family<Counter, 1>,
     replies_refused: Family<Counter, 1>,
+    policy_decisions: Family<Counter, 1>,
+    anomalies: Family<Counter, 1>,
     llm_requests: Family<Counter, 2>,
     llm_duration: Family<Histogram, 1>,
     llm_tokens: Family<Counter, 1>,
@@ -49,6 +51,7 @@ struct Inner {
     llm_breaker_open: Family<Gauge, 1>,
     llm_breaker_trips: Family<Counter, 1>,
     cache_requests: Family<Counter, 2>,
+    expiry_days: Family<Gauge, 1>,
     memory_records: Family<Gauge, 1>,
     index_bytes: Family<Gauge, 1>,
     connected: Gauge,
@@ -112,6 +115,18 @@ impl Metrics {
                 ["reason"],
                 "Replies that the broker refused for good.",
             ),
+            policy_decisions: Family::new(
+                r,
+                "orchd_policy_decisions_total",
+                ["outcome"],
+                "Commands put to the policies, by outcome: ok or an error code.",
+            ),
+            anomalies: Family::new(
+                r,
+                "orchd_anomalies_total",
+                ["kind"],
+                "What was out of the ordinary among refusals, by kind.",
+            ),
             llm_requests: Family::new(
                 r,
                 "orchd_llm_requests_total",
@@ -153,6 +168,12 @@ impl Metrics {
                 "orchd_cache_requests_total",
                 ["cache", "result"],
                 "Requests to a cache, by result: hit or miss.",
+            ),
+            expiry_days: Family::new(
+                r,
+                "orchd_expiry_days",
+                ["what"],
+                "Whole days until something ends: authority, client_certificate, api_key (the first).",
             ),
             memory_records: Family::new(
                 r,
@@ -243,6 +264,21 @@ impl Metrics {
     /// A message was refused with `code` before it reached a service.
     pub fn message_refused(&self, code: &'static str) {
         self.0.messages_refused.with([code], |c| c.increment(1));
+    }
+
+    /// The policies said of a command that it may run (`ok`), or refused it with a code.
+    pub fn policy_decision(&self, outcome: &'static str) {
+        self.0.policy_decisions.with([outcome], |c| c.increment(1));
+    }
+
+    /// Refusals of a principal are out of the ordinary.
+    pub fn anomaly(&self, kind: &'static str) {
+        self.0.anomalies.with([kind], |c| c.increment(1));
+    }
+
+    /// Days until `what` ends.
+    pub fn expiry_days(&self, what: &'static str, days: i64) {
+        self.0.expiry_days.with([what], |g| g.set(days as f64));
     }
 
     /// The broker refused a reply for good.

@@ -48,6 +48,8 @@ pub fn request(name: &str) -> Option<Value> {
             "importance": 0.8,
         }),
         "node/jobs/cancel" | "node/jobs/get" => json!({ "job_id": ID }),
+        "node/audit/tail" => json!({ "count": 50 }),
+        "node/audit/verify" | "node/policy/test" => json!({}),
         "node/keys/create" => json!({
             "name": "lab-app",
             "permissions": ["orch/+/memory/#", "orch/+/node/ping"],

@@ -35,6 +35,9 @@ pub struct Outcome {
     /// A member of the response that is kept sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
+    /// The id of what the node's policies said of the command, where it has policies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_decision: Option<String>,
 }
 
 /// A member of a response that only the reply itself shows.
@@ -66,7 +69,14 @@ impl Outcome {
     /// [`super::Code::Internal`] when the payload has no form in JSON (a map whose keys are not text).
     pub fn ok<T: Serialize>(payload: &T, degraded: Vec<String>) -> Result<Self, Fault> {
         let payload = serde_json::value::to_raw_value(payload).map_err(|_| Fault::internal())?;
-        Ok(Self { status: Status::Ok, payload: Some(payload), error: None, degraded, secret: None })
+        Ok(Self {
+            status: Status::Ok,
+            payload: Some(payload),
+            error: None,
+            degraded,
+            secret: None,
+            policy_decision: None,
+        })
     }
 
     /// `ok`, or the error's code: the label of metrics and audit.
@@ -78,7 +88,14 @@ impl Outcome {
 
 impl From<Fault> for Outcome {
     fn from(error: Fault) -> Self {
-        Self { status: Status::Error, payload: None, error: Some(error), degraded: Vec::new(), secret: None }
+        Self {
+            status: Status::Error,
+            payload: None,
+            error: Some(error),
+            degraded: Vec::new(),
+            secret: None,
+            policy_decision: None,
+        }
     }
 }
 
@@ -111,6 +128,9 @@ pub struct Reply {
     /// What was degraded while it was done; absent when all was well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub degraded: Vec<String>,
+    /// The id of what the node's policies said of the command; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_decision: Option<String>,
 }
 
 impl Reply {
@@ -161,6 +181,7 @@ mod tests {
             payload: outcome.payload,
             error: None,
             degraded: outcome.degraded,
+            policy_decision: None,
         };
         for encoding in [Encoding::Json, Encoding::Cbor] {
             let back = Reply::decode(encoding, &reply.encode(encoding).unwrap()).unwrap();

@@ -51,6 +51,18 @@ impl Asker {
         Self::with(options, name).await
     }
 
+    /// Connects over TLS, with the certificate that the broker's authority has issued to `name`.
+    pub async fn with_certificate(broker: &Mosquitto, name: &str) -> Self {
+        let dir = broker.ca().parent().unwrap().to_owned();
+        let (certificate, key) =
+            (dir.join(format!("client-{name}.pem")), dir.join(format!("client-{name}-key.pem")));
+        let identity = orchd::tls::Identity { certificate: &certificate, key: &key };
+        let mut options = options(name, broker.tls_addr());
+        let tls = orchd::tls::client_config(&broker.ca(), Some(identity)).unwrap();
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
+        Self::with(options, name).await
+    }
+
     /// Connects over plain TCP.
     pub async fn plain(addr: SocketAddr, name: &str) -> Self {
         Self::with(options(name, addr), name).await

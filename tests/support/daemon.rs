@@ -193,6 +193,14 @@ impl Daemon {
         kill_process(Pid::from_child(self.child.as_ref().expect("it does not run")), signal).unwrap();
     }
 
+    /// Has it read its configuration again, and waits until its log says `outcome`.
+    pub async fn reload(&mut self, outcome: &str) {
+        let said = |daemon: &Self| daemon.log().matches(outcome).count();
+        let before = said(self);
+        self.signal(Signal::HUP);
+        self.until("it has reloaded", |daemon| said(daemon) > before).await;
+    }
+
     /// Ends it as an operator would (SIGTERM); it has to stop in time and with exit code 0.
     pub async fn terminate(&mut self) {
         self.signal(Signal::TERM);

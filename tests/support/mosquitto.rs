@@ -33,6 +33,10 @@ pub struct MosquittoOptions {
     pub quiet: bool,
     /// Further lines for its configuration.
     pub extra: String,
+    /// Further lines for its TLS listener.
+    pub tls_extra: String,
+    /// The TLS listener speaks 1.2 and nothing newer.
+    pub tls_1_2_alone: bool,
 }
 
 /// A running Mosquitto; killed when dropped.
@@ -123,6 +127,7 @@ impl Mosquitto {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
+            .env("OPENSSL_CONF", self.openssl_conf())
             .spawn()
             .unwrap();
         let (plain, tls) = (self.addr(), self.tls_addr());
@@ -143,6 +148,17 @@ impl Mosquitto {
             self.child = Some(child);
         }
         up
+    }
+
+    /// OpenSSL's own configuration, the only place where a newest version can be set.
+    fn openssl_conf(&self) -> PathBuf {
+        if !self.options.tls_1_2_alone {
+            return "/dev/null".into();
+        }
+        let path = self.dir.path().join("openssl.cnf");
+        let text = "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = tls\n[tls]\nMaxProtocol = TLSv1.2\n";
+        std::fs::write(&path, text).unwrap();
+        path
     }
 
     fn config(&self) -> String {
@@ -170,8 +186,12 @@ impl Mosquitto {
         writeln!(
             text,
             "\nlistener {} 127.0.0.1\nlistener {} 127.0.0.1\ncafile {dir}/certs/ca.pem\ncertfile {dir}/certs/server.pem\n\
-             keyfile {dir}/certs/server-key.pem\ntls_version tlsv1.3\nrequire_certificate {}",
-            self.plain, self.tls, options.require_client_certificate
+             keyfile {dir}/certs/server-key.pem\ntls_version {}\nrequire_certificate {}\n{}",
+            self.plain,
+            self.tls,
+            if options.tls_1_2_alone { "tlsv1.2" } else { "tlsv1.3" },
+            options.require_client_certificate,
+            options.tls_extra
         )
         .unwrap();
         text

@@ -84,6 +84,7 @@ impl Stored {
             payload: self.outcome.revealed(|secret| secret.open(seal)),
             error: self.outcome.error.clone(),
             degraded: self.outcome.degraded.clone(),
+            policy_decision: self.outcome.policy_decision.clone(),
         }
     }
 

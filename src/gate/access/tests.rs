@@ -90,7 +90,8 @@ impl Keys {
 
     fn all(&self) -> AccessVerifier {
         let public = vec![self.path("ed.pem"), self.path("ec.pem")];
-        self.load(&KeyFiles { public, hs256_secret: Some(self.path("secret")), jwks: None }).unwrap()
+        self.load(&KeyFiles { public, hs256_secret: Some(self.path("secret")), ..KeyFiles::default() })
+            .unwrap()
     }
 }
 

@@ -102,6 +102,14 @@ impl Keys {
         self.is_used(&key, now).then(|| (key.id.clone(), key.identity.clone(), signing))
     }
 
+    /// When the key that ends first ends, of those that are valid at `now`.
+    #[must_use]
+    pub fn next_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let known = self.known();
+        let ends = known.by_id.values().filter_map(|key| key.expires_at).filter(|end| *end > now.millis());
+        ends.min().map(Timestamp::from_millis)
+    }
+
     /// Writes down which keys were used since the last time.
     pub async fn write_down_use(&self) {
         let used: Vec<(String, i64)> = {

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::http::Response;
 use super::model::Prompt;
+use crate::outbound::Response;
 
 pub(super) use stream::Stream;
 

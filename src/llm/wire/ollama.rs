@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::{Completed, Said};
 use crate::llm::Failure;
-use crate::llm::http::Response;
 use crate::llm::model::Prompt;
+use crate::outbound::Response;
 
 /// A whole answer, or one line of it when it comes piece by piece.
 #[derive(Deserialize)]

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::{Completed, Said, by_status};
 use crate::llm::Failure;
-use crate::llm::http::Response;
 use crate::llm::model::Prompt;
+use crate::outbound::Response;
 
 #[derive(Deserialize)]
 pub(super) struct Answer {

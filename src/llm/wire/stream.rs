@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Completed, Dialect, ollama, openai};
 use crate::llm::Failure;
-use crate::llm::http::Response;
+use crate::outbound::Response;
 
 /// An answer on its way. Bytes may be cut anywhere.
 pub(in crate::llm) struct Stream {

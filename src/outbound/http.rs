@@ -1,4 +1,4 @@
-//! One JSON request over HTTP, bounded in time and size. TLS 1.3 only, and proxies are not used.
+//! One request over HTTP, bounded in time and size. TLS 1.3 only, and proxies are not used.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,11 +12,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::Failure;
 use crate::tls::{self, TlsError};
-
-/// Largest answer, in bytes.
-const MAX_BODY: usize = 4 << 20;
 
 /// Longest time that a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -25,25 +21,39 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Takes the bytes of an answer as they come.
-pub(super) type Feed<'f> = dyn FnMut(&[u8]) + Send + 'f;
+type Feed<'f> = dyn FnMut(&[u8]) + Send + 'f;
 
 /// What came back.
-pub(super) struct Response {
+pub(crate) struct Response {
     pub status: u16,
     pub retry_after: Option<Duration>,
     pub body: Bytes,
 }
 
-/// Keeps connections to providers.
+/// Why nothing came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HttpError {
+    /// No connection, or it broke off.
+    #[error("it could not be reached")]
+    Unreachable,
+    /// The key is no text for a header.
+    #[error("the key for it holds a line break")]
+    Key,
+    /// More than was allowed for.
+    #[error("its answer is too large")]
+    TooLarge,
+}
+
+/// Keeps connections.
 #[derive(Clone, Debug)]
-pub(super) struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub(crate) struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl Http {
     /// Trusts the authorities in `ca`.
     ///
     /// # Errors
     /// When `ca` cannot be read.
-    pub(super) fn new(ca: &Path) -> Result<Self, TlsError> {
+    pub(crate) fn new(ca: &Path) -> Result<Self, TlsError> {
         let config = tls::client_config(ca, None)?;
         let mut plain = HttpConnector::new();
         plain.enforce_http(false);
@@ -61,26 +71,42 @@ impl Http {
         Ok(Self(client))
     }
 
-    /// Posts `body`; the caller bounds the time. The body of a good answer goes to `feed` as it comes, where there is one.
-    pub(super) async fn post(
+    /// Posts `body` as JSON and reads up to `most` bytes of the answer; the caller bounds the time. The body of a good answer
+    /// goes to `feed` as it comes, where there is one.
+    pub(crate) async fn post(
         &self,
         url: &Uri,
         key: Option<&str>,
         body: Vec<u8>,
+        most: usize,
         feed: Option<&mut Feed<'_>>,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, HttpError> {
         let mut request = Request::post(url.clone())
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
-            .map_err(|_| Failure::Unreachable)?;
+            .map_err(|_| HttpError::Unreachable)?;
         if let Some(key) = key {
             // A key with a line break in it is no header.
-            let mut value =
-                HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| Failure::Unauthorized)?;
+            let mut value = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| HttpError::Key)?;
             value.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, value);
         }
-        let response = self.0.request(request).await.map_err(|_| Failure::Unreachable)?;
+        self.send(request, most, feed).await
+    }
+
+    /// Gets a document of up to `most` bytes; the caller bounds the time.
+    pub(crate) async fn get(&self, url: &Uri, most: usize) -> Result<Response, HttpError> {
+        let request = Request::get(url.clone()).body(Full::default()).map_err(|_| HttpError::Unreachable)?;
+        self.send(request, most, None).await
+    }
+
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        most: usize,
+        feed: Option<&mut Feed<'_>>,
+    ) -> Result<Response, HttpError> {
+        let response = self.0.request(request).await.map_err(|_| HttpError::Unreachable)?;
         let status = response.status().as_u16();
         let retry_after = response
             .headers()
@@ -88,9 +114,9 @@ impl Http {
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map(Duration::from_secs);
         let failure = |error: Box<dyn std::error::Error + Send + Sync>| {
-            if error.is::<LengthLimitError>() { Failure::TooLarge } else { Failure::Unreachable }
+            if error.is::<LengthLimitError>() { HttpError::TooLarge } else { HttpError::Unreachable }
         };
-        let mut body = Limited::new(response.into_body(), MAX_BODY);
+        let mut body = Limited::new(response.into_body(), most);
         let Some(feed) = feed.filter(|_| (200..300).contains(&status)) else {
             let body = body.collect().await.map_err(failure)?.to_bytes();
             return Ok(Response { status, retry_after, body });

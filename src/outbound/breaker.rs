@@ -15,9 +15,9 @@ enum State {
     HalfOpen,
 }
 
-/// A breaker in front of one provider.
+/// A breaker in front of one who is asked.
 #[derive(Debug)]
-pub(super) struct Breaker {
+pub(crate) struct Breaker {
     limit: u32,
     pause: Duration,
     state: Mutex<State>,
@@ -26,7 +26,7 @@ pub(super) struct Breaker {
 
 /// Leave to ask once. What is dropped without a verdict counts neither way.
 #[derive(Debug)]
-pub(super) struct Permit<'b> {
+pub(crate) struct Permit<'b> {
     breaker: &'b Breaker,
     is_probe: bool,
     settled: bool,
@@ -34,7 +34,7 @@ pub(super) struct Permit<'b> {
 
 impl Breaker {
     /// Opens after `limit` failures in a row, for `pause`.
-    pub(super) fn new(limit: u32, pause: Duration) -> Self {
+    pub(crate) fn new(limit: u32, pause: Duration) -> Self {
         Self { limit, pause, state: Mutex::new(State::Closed { failures: 0 }), trips: AtomicU64::new(0) }
     }
 
@@ -44,7 +44,7 @@ impl Breaker {
     }
 
     /// Leave to ask, or how long to wait.
-    pub(super) fn ask(&self, now: Instant) -> Result<Permit<'_>, Duration> {
+    pub(crate) fn ask(&self, now: Instant) -> Result<Permit<'_>, Duration> {
         let mut state = self.state();
         let is_probe = match *state {
             State::Closed { .. } => false,
@@ -59,7 +59,7 @@ impl Breaker {
     }
 
     /// `closed`, `open` or `half_open`.
-    pub(super) fn word(&self, now: Instant) -> &'static str {
+    pub(crate) fn word(&self, now: Instant) -> &'static str {
         match *self.state() {
             State::Closed { .. } => "closed",
             State::Open { until } if now < until => "open",
@@ -68,7 +68,7 @@ impl Breaker {
     }
 
     /// How often it has opened.
-    pub(super) fn trips(&self) -> u64 {
+    pub(crate) fn trips(&self) -> u64 {
         self.trips.load(Ordering::Relaxed)
     }
 
@@ -80,14 +80,14 @@ impl Breaker {
 
 impl Permit<'_> {
     /// The provider did what it should; whether that closed the breaker.
-    pub(super) fn succeeded(mut self) -> bool {
+    pub(crate) fn succeeded(mut self) -> bool {
         self.settled = true;
         let before = std::mem::replace(&mut *self.breaker.state(), State::Closed { failures: 0 });
         !matches!(before, State::Closed { .. })
     }
 
     /// The provider did not; whether that opened the breaker.
-    pub(super) fn failed(mut self, now: Instant) -> bool {
+    pub(crate) fn failed(mut self, now: Instant) -> bool {
         self.settled = true;
         let mut state = self.breaker.state();
         match *state {
