@@ -53,6 +53,7 @@ fn every_orchd_command_in_the_documents_is_one_that_orchd_knows() {
                 "memory",
                 "reviews",
                 "rules",
+                "schedule",
                 "soul",
                 "token",
                 "topics",

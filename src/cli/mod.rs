@@ -21,6 +21,7 @@ pub mod profile;
 mod reviews;
 mod rules;
 mod run;
+mod schedule;
 mod soul;
 mod token;
 mod topics;
@@ -106,6 +107,7 @@ enum Command {
     Status(ask::Status),
     Nodes(nodes::Args),
     Soul(soul::Args),
+    Schedule(schedule::Args),
     Rules(rules::Args),
     Reviews(reviews::Reviews),
     Decisions(reviews::Decisions),
@@ -143,6 +145,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(args) => args.run(&cli.shared),
         Command::Nodes(args) => args.run(&cli.shared),
         Command::Soul(args) => args.run(&cli.shared),
+        Command::Schedule(args) => args.run(&cli.shared),
         Command::Rules(args) => args.run(&cli.shared),
         Command::Reviews(args) => args.run(&cli.shared),
         Command::Decisions(args) => args.run(&cli.shared),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::keys::{Absent, Role, Section, choice, section};
 use super::kind::{Holds, Kind, Unit, Value};
 use super::rules::{self, BrokerUrl, Weights};
+use crate::when::When;
 
 use Absent::Value as Is;
 use Absent::{Hostname, Required, StateDirectory, Unset};
@@ -284,8 +285,6 @@ section! {
     /// How long memories are kept. Pruning removes what is older than its layer keeps it or, the oldest first, what does not
     /// fit. Pinned records stay.
     "retention" Retention {
-        /// Time from one pruning to the next; 0 for none but those that are asked for.
-        prune_interval: Duration = "prune_interval_hours", Integer(0, 8_760, Hours), Is("1"), "";
         /// Share of all records above which a pruning waits for a confirmation, so that a clock that has jumped ahead does
         /// not empty the memory.
         max_share: f64 = "max_share", Float(0.0, 1.0), Is("0.5"), "";
@@ -311,6 +310,23 @@ section! {
         semantic_days: u32 = "semantic_days", Integer(0, 36_500, Days), Is("0"), "";
         /// Most that `semantic` holds, contents and index; 0 for any number.
         semantic_max_mb: u64 = "semantic_max_mb", Integer(0, 1_048_576, Megabytes), Is("1_024"), "";
+    }
+}
+
+section! {
+    /// What the node does by itself, and when: `every 6h` (s, m, h, d), or five fields of cron such as `0 3 * * *`; `""` for
+    /// never. What was missed while the node was down is made up by one run; no run overlaps the one before.
+    "schedule" Schedule {
+        /// Time zone of the cron expressions: `UTC`, `system`, or a name of the time zone database.
+        time_zone: String = "time_zone", Text("a time zone", rules::zone), Is(r#""UTC""#), "";
+        /// Longest random delay of each run, so that not all nodes of a site do the same at once.
+        jitter: Duration = "jitter_s", Integer(0, 86_400, Seconds), Is("60"), "";
+        /// Removes memories that are not kept any longer, and promotes before what matters.
+        memory_prune: When = "memory_prune", Text("a recurring time", rules::when), Is(r#""every 1h""#), "";
+        /// Promotes memories that matter, between prunings.
+        memory_promote: When = "memory_promote", Text("a recurring time", rules::when), Is(r#""""#), "";
+        /// Removes entities that are hardly trusted any more.
+        soul_decay: When = "soul_decay", Text("a recurring time", rules::when), Is(r#""""#), "";
     }
 }
 
@@ -420,7 +436,7 @@ section! {
 }
 
 /// All sections, in the order in which they are explained. `node` comes first: others refer to it.
-pub(super) static SECTIONS: [Section; 15] = [
+pub(super) static SECTIONS: [Section; 16] = [
     Node::SECTION,
     Broker::SECTION,
     Access::SECTION,
@@ -430,6 +446,7 @@ pub(super) static SECTIONS: [Section; 15] = [
     Memory::SECTION,
     Ranking::SECTION,
     Retention::SECTION,
+    Schedule::SECTION,
     Conscience::SECTION,
     Llm::SECTION,
     Observe::SECTION,
@@ -459,6 +476,8 @@ pub struct Config {
     pub ranking: Ranking,
     /// How long.
     pub retention: Retention,
+    /// What it does by itself.
+    pub schedule: Schedule,
     /// How actions are judged.
     pub conscience: Conscience,
     /// Language models.
@@ -486,6 +505,7 @@ impl Config {
             memory: Memory::build(&get)?,
             ranking: Ranking::build(&get)?,
             retention: Retention::build(&get)?,
+            schedule: Schedule::build(&get)?,
             conscience: Conscience::build(&get)?,
             llm: Llm::build(&get)?,
             observe: Observe::build(&get)?,

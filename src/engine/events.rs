@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::port::{Outgoing, Publish};
+use crate::clock::Timestamp;
 use crate::wire::Names;
 
 /// Events that a slow listener may fall behind by.
@@ -36,7 +38,23 @@ impl Default for Events {
     }
 }
 
+/// Told on `events/errors`.
+#[derive(Serialize, JsonSchema)]
+pub struct ErrorEvent<'a> {
+    /// What happened: `duplicate_name`, `subscriptions_refused`, `storage_full`, `storage_recovered` or `schedule_failed`.
+    error: &'static str,
+    /// For people.
+    message: &'a str,
+    /// When.
+    timestamp: Timestamp,
+}
+
 impl Events {
+    /// Tells of a trouble that an operator should know of.
+    pub fn tell_error(&self, error: &'static str, message: &str, timestamp: Timestamp) {
+        self.tell("errors", &ErrorEvent { error, message, timestamp });
+    }
+
     /// Tells everyone who listens. Never waits.
     pub fn tell<T: Serialize>(&self, kind: &'static str, body: &T) {
         match serde_json::to_vec(body) {

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use control::{ControlRequest, bind as bind_control, serve as serve_control};
-pub use events::{Event, Events};
+pub use events::{ErrorEvent, Event, Events};
 pub use outbox::Bounds;
 pub use registry::Registry;
 

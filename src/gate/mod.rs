@@ -113,6 +113,9 @@ pub const BROKER: &str = "broker";
 /// The principal of the command line on the node itself, which the socket's file mode admits.
 pub const LOCAL: &str = "local";
 
+/// The principal of what the node does by itself.
+pub const SCHEDULE: &str = "schedule";
+
 impl Identity {
     fn unknown(principal: &str, permissions: Permissions) -> Arc<Self> {
         Arc::new(Self { principal: principal.into(), inbox: Inbox::Any, permissions, rate_per_min: None })
@@ -134,6 +137,12 @@ impl Identity {
     #[must_use]
     pub fn local() -> Arc<Self> {
         Self::unknown(LOCAL, Permissions::all())
+    }
+
+    /// The node itself.
+    #[must_use]
+    pub fn schedule() -> Arc<Self> {
+        Self::unknown(SCHEDULE, Permissions::all())
     }
 }
 

@@ -2,9 +2,10 @@
 
 use schemars::{Schema, SchemaGenerator};
 
-use super::presence::{Capabilities, ErrorEvent};
+use super::presence::Capabilities;
 use super::state::Status;
 use crate::conscience::ReviewNews;
+use crate::engine::ErrorEvent;
 use crate::engine::jobs::News;
 use crate::memory::news::MemoryNews;
 

@@ -4,6 +4,7 @@
 //! shutdown: nothing new is admitted, handlers finish, the outbox is flushed, `offline` is published and acknowledged,
 //! the link says goodbye, the ledger closes. It takes at most 5 s, with the broker gone too.
 
+mod agenda;
 mod declared;
 mod diary;
 mod presence;
@@ -35,6 +36,7 @@ use crate::mqtt::{Hooks, Link};
 use crate::observe::health::STALL_AFTER;
 use crate::observe::systemd::Systemd;
 use crate::observe::{Condition, Health, Metrics, http};
+use crate::schedule::{self, Schedule};
 use crate::soul::{self, Soul};
 use crate::wire::topic::Target;
 use crate::wire::{Fault, Names};
@@ -152,6 +154,7 @@ pub struct Signals {
 #[must_use]
 pub fn declarations() -> Vec<Declaration> {
     let mut all: Vec<_> = service::commands().iter().map(|entry| entry.declaration.clone()).collect();
+    all.extend(schedule::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(gate::keys::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(conscience::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(memory::commands().iter().map(|entry| entry.declaration.clone()));
@@ -225,7 +228,14 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         guard.clone(),
         reload,
     ));
+    let options = agenda::options(&config);
+    let schedule = tokio::task::block_in_place(|| {
+        Schedule::open(ledger.clone(), events.clone(), metrics.clone(), options)
+    })
+    .map_err(|fault| RunError::Service { service: "the schedule", fault })?;
+    state.attach_schedule(schedule.clone());
     let mut registry = Registry::default();
+    registry.add(&schedule, &schedule::commands());
     registry.add(&state, &service::commands());
     registry.add(&keys, &gate::keys::commands());
     registry.add(&conscience, &conscience::commands());
@@ -287,6 +297,8 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         "the memory's upkeep",
         running.memory.clone().upkeep(events.clone(), running.stop.clone()),
     );
+    let perform = Arc::new(agenda::ByEngine(engine.clone()));
+    spawn(&mut core, "the schedule", schedule.run(perform, running.stop.clone()));
     spawn(&mut core, "the monitor", running.clone().monitor());
     spawn(&mut core, "the conscience", conscience.keep_house(running.stop.clone()));
     spawn(

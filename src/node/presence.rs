@@ -41,17 +41,6 @@ struct Capability {
     sensitive: bool,
 }
 
-/// Told on `events/errors`.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct ErrorEvent<'a> {
-    /// What happened: `duplicate_name`, `subscriptions_refused`, `storage_full` or `storage_recovered`.
-    error: &'static str,
-    /// For people.
-    message: &'a str,
-    /// When.
-    timestamp: Timestamp,
-}
-
 pub(super) struct NodePresence {
     state: Arc<NodeState>,
     events: Events,
@@ -170,7 +159,7 @@ impl NodePresence {
     }
 
     fn tell_error(&self, error: &'static str, message: &str) {
-        self.events.tell("errors", &ErrorEvent { error, message, timestamp: self.state.now() });
+        self.events.tell_error(error, message, self.state.now());
     }
 }
 

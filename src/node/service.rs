@@ -187,6 +187,7 @@ async fn status(state: &NodeState) -> Result<Status, Fault> {
     if let Some(engine) = state.engine() {
         status.inbox_since = engine.inbox_window_start().await?;
     }
+    status.schedule = state.scheduled();
     Ok(status)
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::RunError;
 use crate::clock::Clock;
@@ -79,7 +80,12 @@ pub(super) fn memory_config(config: &Config) -> memory::Config {
             ],
             forgotten_days: written.forgotten_days,
             history_days: written.history_days,
-            interval: (!kept.prune_interval.is_zero()).then_some(kept.prune_interval),
+            interval: config
+                .schedule
+                .memory_prune
+                .period()
+                .and_then(|millis| u64::try_from(millis).ok())
+                .map(Duration::from_millis),
             max_share: kept.max_share,
             max_share_floor: kept.max_share_floor,
             promote_importance: written.promote_importance,

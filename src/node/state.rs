@@ -15,6 +15,8 @@ use crate::engine::port::Publish;
 use crate::gate::guard::Guard;
 use crate::ledger::Ledger;
 use crate::observe::{Health, process};
+use crate::schedule::Schedule;
+use crate::schedule::model::Scheduled;
 use crate::wire::Names;
 
 /// Whether a node can be asked.
@@ -70,6 +72,9 @@ pub struct Status {
     /// Repeats of commands since then are recognized; absent while none is remembered. Only in answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inbox_since: Option<Timestamp>,
+    /// What the node does by itself: when next, and how it went last. Only in answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub schedule: Vec<Scheduled>,
     /// How often another client has connected under this node's name.
     #[serde(skip_serializing_if = "is_zero")]
     pub duplicate_name: u32,
@@ -91,6 +96,7 @@ pub struct NodeState {
     publisher: Arc<dyn Publish>,
     guard: Arc<Guard>,
     engine: OnceLock<Engine>,
+    schedule: OnceLock<Arc<Schedule>>,
     reload: watch::Sender<u64>,
     started: Timestamp,
     started_at: Instant,
@@ -116,6 +122,7 @@ impl NodeState {
             publisher,
             guard,
             engine: OnceLock::new(),
+            schedule: OnceLock::new(),
             reload,
             started,
             started_at: Instant::now(),
@@ -127,6 +134,17 @@ impl NodeState {
     pub(super) fn attach(&self, engine: Engine) {
         // Only ever called once.
         let _ = self.engine.set(engine);
+    }
+
+    /// The schedule is made after the node's own state, so it arrives later.
+    pub(super) fn attach_schedule(&self, schedule: Arc<Schedule>) {
+        // Only ever called once.
+        let _ = self.schedule.set(schedule);
+    }
+
+    /// What the node does by itself, as it stands.
+    pub(super) fn scheduled(&self) -> Vec<Scheduled> {
+        self.schedule.get().map_or_else(Vec::new, |schedule| schedule.list())
     }
 
     pub(super) fn engine(&self) -> Option<&Engine> {
@@ -187,6 +205,7 @@ impl NodeState {
             outbox_open: self.engine().map_or(0, Engine::outbox_open),
             storage_full,
             inbox_since: None,
+            schedule: Vec::new(),
             duplicate_name,
             degraded,
         }

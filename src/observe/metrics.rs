@@ -46,6 +46,8 @@ struct Inner {
     llm_duration: Family<Histogram, 1>,
     llm_tokens: Family<Counter, 1>,
     cache_requests: Family<Counter, 2>,
+    schedule_runs: Family<Counter, 2>,
+    schedule_failures: Family<Gauge, 1>,
     memory_records: Family<Gauge, 1>,
     index_bytes: Family<Gauge, 1>,
     connected: Gauge,
@@ -132,6 +134,18 @@ impl Metrics {
                 "orchd_cache_requests_total",
                 ["cache", "result"],
                 "Requests to a cache, by result: hit or miss.",
+            ),
+            schedule_runs: Family::new(
+                r,
+                "orchd_schedule_runs_total",
+                ["task", "outcome"],
+                "Runs of the schedule, by outcome: ok or an error code.",
+            ),
+            schedule_failures: Family::new(
+                r,
+                "orchd_schedule_failures",
+                ["task"],
+                "Failures of the schedule's runs in a row.",
             ),
             memory_records: Family::new(
                 r,
@@ -282,6 +296,16 @@ impl Metrics {
     /// Tokens that an answer took.
     pub fn llm_tokens(&self, provider: &'static str, tokens: u64) {
         self.0.llm_tokens.with([provider], |c| c.increment(tokens));
+    }
+
+    /// A run of the schedule has ended.
+    pub fn schedule_run(&self, task: &'static str, outcome: &'static str) {
+        self.0.schedule_runs.with([task, outcome], |c| c.increment(1));
+    }
+
+    /// Failures of the schedule's runs in a row.
+    pub fn schedule_failures(&self, task: &'static str, in_a_row: u32) {
+        self.0.schedule_failures.with([task], |g| g.set(f64::from(in_a_row)));
     }
 
     /// How often a cache had what it was asked for since the start, and how often not.

@@ -58,6 +58,8 @@ pub fn request(name: &str) -> Option<Value> {
         "node/keys/rotate" => json!({ "key": "lab-app", "grace_s": 604_800 }),
         "node/keys/list" => json!({ "limit": 100 }),
         "node/jobs/list" => json!({ "limit": 20 }),
+        "node/schedule/pause" => json!({ "name": "memory_prune", "reason": "the clock is being set" }),
+        "node/schedule/resume" | "node/schedule/run" => json!({ "name": "memory_prune" }),
         "llm/complete" => {
             json!({ "system": "Answer in one sentence.", "prompt": "What is MQTT?", "max_tokens": 200 })
         }
@@ -77,6 +79,7 @@ pub fn request(name: &str) -> Option<Value> {
         | "node/health"
         | "node/ping"
         | "node/reload"
+        | "node/schedule/list"
         | "node/status" => json!({}),
         _ => return None,
     })
