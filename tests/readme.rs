@@ -46,6 +46,7 @@ fn every_orchd_command_in_the_documents_is_one_that_orchd_knows() {
             };
             // These have subcommands of their own.
             let groups = [
+                "backup",
                 "config",
                 "decisions",
                 "keys",

@@ -5,6 +5,7 @@
 //! `main` returns the exit code, so that destructors run.
 
 mod ask;
+mod backup;
 mod broker;
 mod call;
 mod client;
@@ -108,6 +109,7 @@ enum Command {
     Nodes(nodes::Args),
     Soul(soul::Args),
     Schedule(schedule::Args),
+    Backup(backup::Args),
     Rules(rules::Args),
     Reviews(reviews::Reviews),
     Decisions(reviews::Decisions),
@@ -145,6 +147,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(args) => args.run(&cli.shared),
         Command::Nodes(args) => args.run(&cli.shared),
         Command::Soul(args) => args.run(&cli.shared),
+        Command::Backup(args) => args.run(&cli.shared),
         Command::Schedule(args) => args.run(&cli.shared),
         Command::Rules(args) => args.run(&cli.shared),
         Command::Reviews(args) => args.run(&cli.shared),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::keys::{Absent, Role, Section, choice, section};
 use super::kind::{Holds, Kind, Unit, Value};
 use super::rules::{self, BrokerUrl, Weights};
-use crate::when::When;
+use super::upkeep::{Phoenix, Schedule};
 
 use Absent::Value as Is;
 use Absent::{Hostname, Required, StateDirectory, Unset};
@@ -314,23 +314,6 @@ section! {
 }
 
 section! {
-    /// What the node does by itself, and when: `every 6h` (s, m, h, d), or five fields of cron such as `0 3 * * *`; `""` for
-    /// never. What was missed while the node was down is made up by one run; no run overlaps the one before.
-    "schedule" Schedule {
-        /// Time zone of the cron expressions: `UTC`, `system`, or a name of the time zone database.
-        time_zone: String = "time_zone", Text("a time zone", rules::zone), Is(r#""UTC""#), "";
-        /// Longest random delay of each run, so that not all nodes of a site do the same at once.
-        jitter: Duration = "jitter_s", Integer(0, 86_400, Seconds), Is("60"), "";
-        /// Removes memories that are not kept any longer, and promotes before what matters.
-        memory_prune: When = "memory_prune", Text("a recurring time", rules::when), Is(r#""every 1h""#), "";
-        /// Promotes memories that matter, between prunings.
-        memory_promote: When = "memory_promote", Text("a recurring time", rules::when), Is(r#""""#), "";
-        /// Removes entities that are hardly trusted any more.
-        soul_decay: When = "soul_decay", Text("a recurring time", rules::when), Is(r#""""#), "";
-    }
-}
-
-section! {
     /// How actions are judged: a score from -1 (forbidden) to 1 (favoured).
     "conscience" Conscience {
         /// An action with at least this score is approved.
@@ -436,7 +419,7 @@ section! {
 }
 
 /// All sections, in the order in which they are explained. `node` comes first: others refer to it.
-pub(super) static SECTIONS: [Section; 16] = [
+pub(super) static SECTIONS: [Section; 17] = [
     Node::SECTION,
     Broker::SECTION,
     Access::SECTION,
@@ -447,6 +430,7 @@ pub(super) static SECTIONS: [Section; 16] = [
     Ranking::SECTION,
     Retention::SECTION,
     Schedule::SECTION,
+    Phoenix::SECTION,
     Conscience::SECTION,
     Llm::SECTION,
     Observe::SECTION,
@@ -478,6 +462,8 @@ pub struct Config {
     pub retention: Retention,
     /// What it does by itself.
     pub schedule: Schedule,
+    /// Backups.
+    pub phoenix: Phoenix,
     /// How actions are judged.
     pub conscience: Conscience,
     /// Language models.
@@ -506,6 +492,7 @@ impl Config {
             ranking: Ranking::build(&get)?,
             retention: Retention::build(&get)?,
             schedule: Schedule::build(&get)?,
+            phoenix: Phoenix::build(&get)?,
             conscience: Conscience::build(&get)?,
             llm: Llm::build(&get)?,
             observe: Observe::build(&get)?,

@@ -41,7 +41,8 @@ impl Default for Events {
 /// Told on `events/errors`.
 #[derive(Serialize, JsonSchema)]
 pub struct ErrorEvent<'a> {
-    /// What happened: `duplicate_name`, `subscriptions_refused`, `storage_full`, `storage_recovered` or `schedule_failed`.
+    /// What happened: `duplicate_name`, `subscriptions_refused`, `storage_full`, `storage_recovered`, `schedule_failed` or
+    /// `backup_failed`.
     error: &'static str,
     /// For people.
     message: &'a str,

@@ -23,11 +23,25 @@ pub(super) fn options(config: &Config) -> Options {
         destructive,
     };
     let none = || Value::Object(serde_json::Map::new());
-    let tasks = vec![
+    let mut tasks = vec![
         task("memory_prune", &schedule.memory_prune, "memory/prune", none(), true),
         task("memory_promote", &schedule.memory_promote, "memory/promote", none(), false),
         task("soul_decay", &schedule.soul_decay, "soul/decay", json!({ "prune": true }), true),
     ];
+    if config.phoenix.repository.is_some() {
+        tasks.extend([
+            task("backup", &schedule.backup, "phoenix/backup", none(), false),
+            task(
+                "backup_verify",
+                &schedule.backup_verify,
+                "phoenix/verify",
+                json!({ "read_data": 10 }),
+                false,
+            ),
+            task("backup_drill", &schedule.backup_drill, "phoenix/verify", json!({ "drill": true }), false),
+            task("backup_prune", &schedule.backup_prune, "phoenix/prune", none(), true),
+        ]);
+    }
     Options {
         tasks,
         // The configuration has found it; a machine that has lost it since goes by UTC.

@@ -36,6 +36,7 @@ use crate::mqtt::{Hooks, Link};
 use crate::observe::health::STALL_AFTER;
 use crate::observe::systemd::Systemd;
 use crate::observe::{Condition, Health, Metrics, http};
+use crate::phoenix::{self, Phoenix};
 use crate::schedule::{self, Schedule};
 use crate::soul::{self, Soul};
 use crate::wire::topic::Target;
@@ -56,6 +57,9 @@ pub enum RunError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] OpenError),
+    /// A restored state that waits.
+    #[error(transparent)]
+    Restore(#[from] phoenix::SwitchError),
     /// The node's own key.
     #[error(transparent)]
     NodeKey(#[from] gate::node_key::NodeKeyError),
@@ -146,6 +150,8 @@ pub struct Signals {
     pub reconfigure: Box<dyn Fn() -> Result<Config, String> + Send + Sync>,
     /// The service manager.
     pub systemd: Arc<Systemd>,
+    /// The configuration as text, without secrets, for backups.
+    pub config_text: String,
     /// Told once, when the node serves.
     pub ready: mpsc::Sender<()>,
 }
@@ -154,6 +160,7 @@ pub struct Signals {
 #[must_use]
 pub fn declarations() -> Vec<Declaration> {
     let mut all: Vec<_> = service::commands().iter().map(|entry| entry.declaration.clone()).collect();
+    all.extend(phoenix::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(schedule::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(gate::keys::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(conscience::commands().iter().map(|entry| entry.declaration.clone()));
@@ -193,6 +200,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let health = Health::new(STALL_AFTER);
     let conscience_config = settings::conscience_config(&config).await?;
+    tokio::task::block_in_place(|| phoenix::take_up(&config.node.state_dir, &config.node.key_file, &clock))?;
     let ledger = settings::open_ledger(&config, &metrics, clock.clone()).await?;
     let events = Events::default();
 
@@ -233,9 +241,15 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         Schedule::open(ledger.clone(), events.clone(), metrics.clone(), options)
     })
     .map_err(|fault| RunError::Service { service: "the schedule", fault })?;
-    state.attach_schedule(schedule.clone());
+    let backups = settings::phoenix_config(&config, signals.config_text.clone());
+    let phoenix = tokio::task::block_in_place(|| {
+        Phoenix::open(ledger.clone(), events.clone(), metrics.clone(), backups)
+    })
+    .map_err(|fault| RunError::Service { service: "phoenix", fault })?;
+    state.attach(schedule.clone(), phoenix.clone());
     let mut registry = Registry::default();
     registry.add(&schedule, &schedule::commands());
+    registry.add(&phoenix, &phoenix::commands());
     registry.add(&state, &service::commands());
     registry.add(&keys, &gate::keys::commands());
     registry.add(&conscience, &conscience::commands());
@@ -256,7 +270,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     };
     let engine = tokio::task::block_in_place(|| Engine::start(parts))
         .map_err(|fault| RunError::Service { service: "engine", fault })?;
-    state.attach(engine.clone());
+    state.attach_engine(engine.clone());
 
     let presence = Arc::new(NodePresence::new(
         state.clone(),

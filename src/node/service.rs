@@ -188,6 +188,7 @@ async fn status(state: &NodeState) -> Result<Status, Fault> {
         status.inbox_since = engine.inbox_window_start().await?;
     }
     status.schedule = state.scheduled();
+    status.backup = state.backups();
     Ok(status)
 }
 

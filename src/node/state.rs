@@ -14,7 +14,9 @@ use crate::engine::jobs::Jobs;
 use crate::engine::port::Publish;
 use crate::gate::guard::Guard;
 use crate::ledger::Ledger;
-use crate::observe::{Health, process};
+use crate::observe::{Health as NodeHealth, process};
+use crate::phoenix::Phoenix;
+use crate::phoenix::model::Health;
 use crate::schedule::Schedule;
 use crate::schedule::model::Scheduled;
 use crate::wire::Names;
@@ -75,6 +77,9 @@ pub struct Status {
     /// What the node does by itself: when next, and how it went last. Only in answers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub schedule: Vec<Scheduled>,
+    /// How the backups do, where there are any. Only in answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Health>,
     /// How often another client has connected under this node's name.
     #[serde(skip_serializing_if = "is_zero")]
     pub duplicate_name: u32,
@@ -92,11 +97,12 @@ pub struct NodeState {
     names: Names,
     ledger: Ledger,
     jobs: Jobs,
-    health: Health,
+    health: NodeHealth,
     publisher: Arc<dyn Publish>,
     guard: Arc<Guard>,
     engine: OnceLock<Engine>,
     schedule: OnceLock<Arc<Schedule>>,
+    phoenix: OnceLock<Arc<Phoenix>>,
     reload: watch::Sender<u64>,
     started: Timestamp,
     started_at: Instant,
@@ -108,7 +114,7 @@ impl NodeState {
         names: Names,
         ledger: Ledger,
         jobs: Jobs,
-        health: Health,
+        health: NodeHealth,
         publisher: Arc<dyn Publish>,
         guard: Arc<Guard>,
         reload: watch::Sender<u64>,
@@ -123,6 +129,7 @@ impl NodeState {
             guard,
             engine: OnceLock::new(),
             schedule: OnceLock::new(),
+            phoenix: OnceLock::new(),
             reload,
             started,
             started_at: Instant::now(),
@@ -131,15 +138,21 @@ impl NodeState {
     }
 
     /// The engine is made after its commands, so it arrives later.
-    pub(super) fn attach(&self, engine: Engine) {
+    pub(super) fn attach_engine(&self, engine: Engine) {
         // Only ever called once.
         let _ = self.engine.set(engine);
     }
 
-    /// The schedule is made after the node's own state, so it arrives later.
-    pub(super) fn attach_schedule(&self, schedule: Arc<Schedule>) {
+    /// They are made after the node's own state, so they arrive later.
+    pub(super) fn attach(&self, schedule: Arc<Schedule>, phoenix: Arc<Phoenix>) {
         // Only ever called once.
         let _ = self.schedule.set(schedule);
+        let _ = self.phoenix.set(phoenix);
+    }
+
+    /// How the backups do.
+    pub(super) fn backups(&self) -> Option<Health> {
+        self.phoenix.get()?.health()
     }
 
     /// What the node does by itself, as it stands.
@@ -163,7 +176,7 @@ impl NodeState {
         &self.jobs
     }
 
-    pub(super) const fn health(&self) -> &Health {
+    pub(super) const fn health(&self) -> &NodeHealth {
         &self.health
     }
 
@@ -206,6 +219,7 @@ impl NodeState {
             storage_full,
             inbox_since: None,
             schedule: Vec::new(),
+            backup: None,
             duplicate_name,
             degraded,
         }

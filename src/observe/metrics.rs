@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::figure::{Family, counter, gauge, histogram};
 use super::process;
+use super::recurring::Recurring;
 
 pub use super::figure::MAX_LABEL_SETS;
 
@@ -46,8 +47,7 @@ struct Inner {
     llm_duration: Family<Histogram, 1>,
     llm_tokens: Family<Counter, 1>,
     cache_requests: Family<Counter, 2>,
-    schedule_runs: Family<Counter, 2>,
-    schedule_failures: Family<Gauge, 1>,
+    recurring: Recurring,
     memory_records: Family<Gauge, 1>,
     index_bytes: Family<Gauge, 1>,
     connected: Gauge,
@@ -135,18 +135,7 @@ impl Metrics {
                 ["cache", "result"],
                 "Requests to a cache, by result: hit or miss.",
             ),
-            schedule_runs: Family::new(
-                r,
-                "orchd_schedule_runs_total",
-                ["task", "outcome"],
-                "Runs of the schedule, by outcome: ok or an error code.",
-            ),
-            schedule_failures: Family::new(
-                r,
-                "orchd_schedule_failures",
-                ["task"],
-                "Failures of the schedule's runs in a row.",
-            ),
+            recurring: Recurring::new(r),
             memory_records: Family::new(
                 r,
                 "orchd_memory_records",
@@ -298,14 +287,10 @@ impl Metrics {
         self.0.llm_tokens.with([provider], |c| c.increment(tokens));
     }
 
-    /// A run of the schedule has ended.
-    pub fn schedule_run(&self, task: &'static str, outcome: &'static str) {
-        self.0.schedule_runs.with([task, outcome], |c| c.increment(1));
-    }
-
-    /// Failures of the schedule's runs in a row.
-    pub fn schedule_failures(&self, task: &'static str, in_a_row: u32) {
-        self.0.schedule_failures.with([task], |g| g.set(f64::from(in_a_row)));
+    /// The figures of what the node does by itself.
+    #[must_use]
+    pub fn recurring(&self) -> &Recurring {
+        &self.0.recurring
     }
 
     /// How often a cache had what it was asked for since the start, and how often not.

@@ -100,8 +100,7 @@ impl Schedule {
             entry.end(now, failed);
             in_a_row = entry.state.failures;
         });
-        self.metrics.schedule_run(name, outcome);
-        self.metrics.schedule_failures(name, in_a_row);
+        self.metrics.recurring().run(name, outcome, in_a_row);
         if let Some((code, message)) = told {
             tracing::warn!(task = name, %code, message, in_a_row, "a run of the schedule failed");
             let message = format!("{name}: {message} ({in_a_row} in a row)");

@@ -17,6 +17,7 @@ pub mod link;
 pub mod mosquitto;
 pub mod programs;
 pub mod scripted;
+pub mod vault;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ pub use link::Link;
 pub use mosquitto::{Mosquitto, MosquittoOptions, mosquitto};
 pub use programs::{python, rust_example};
 pub use scripted::{Peer, ScriptedBroker};
+pub use vault::Repository;
 
 /// How long a test waits for something that has to happen: long, because only a failing test waits to the end.
 pub const LIMIT: Duration = Duration::from_secs(60);
