@@ -15,32 +15,22 @@ use crate::wire::{Encoding, Fault, Payload};
 /// The schedule as configured.
 pub(super) fn options(config: &Config) -> Options {
     let schedule = &config.schedule;
-    let task = |name, when: &When, command, payload, destructive| Task {
-        name,
-        when: when.clone(),
-        command,
-        payload,
-        destructive,
-    };
+    let task = |name, when: &When, command, payload| Task { name, when: when.clone(), command, payload };
     let none = || Value::Object(serde_json::Map::new());
     let mut tasks = vec![
-        task("memory_prune", &schedule.memory_prune, "memory/prune", none(), true),
-        task("memory_promote", &schedule.memory_promote, "memory/promote", none(), false),
-        task("soul_decay", &schedule.soul_decay, "soul/decay", json!({ "prune": true }), true),
+        task("memory_prune", &schedule.memory_prune, "memory/prune", none()),
+        task("memory_promote", &schedule.memory_promote, "memory/promote", none()),
+        task("soul_decay", &schedule.soul_decay, "soul/decay", json!({ "prune": true })),
     ];
     if config.phoenix.repository.is_some() {
         tasks.extend([
-            task("backup", &schedule.backup, "phoenix/backup", none(), false),
-            task(
-                "backup_verify",
-                &schedule.backup_verify,
-                "phoenix/verify",
-                json!({ "read_data": 10 }),
-                false,
-            ),
-            task("backup_drill", &schedule.backup_drill, "phoenix/verify", json!({ "drill": true }), false),
-            task("backup_prune", &schedule.backup_prune, "phoenix/prune", none(), true),
+            task("backup", &schedule.backup, "phoenix/backup", none()),
+            task("backup_verify", &schedule.backup_verify, "phoenix/verify", json!({ "read_data": 10 })),
+            task("backup_drill", &schedule.backup_drill, "phoenix/verify", json!({ "drill": true })),
         ]);
+        if !config.phoenix.append_only {
+            tasks.push(task("backup_prune", &schedule.backup_prune, "phoenix/prune", none()));
+        }
     }
     Options {
         tasks,
@@ -59,8 +49,11 @@ impl Perform for ByEngine {
         let (engine, command) = (self.0.clone(), task.command);
         let payload = Payload::new(Encoding::Json, task.payload.to_string().into_bytes().into());
         Box::pin(async move {
-            let reply = engine.call_locally(Identity::schedule(), command, None, None, payload).await?;
-            reply.error.map_or(Ok(()), Err)
+            match engine.call_locally(Identity::schedule(), command, None, None, payload).await {
+                Ok(reply) => reply.error.map_or(Ok(()), Err),
+                // The node stops, which is nobody's failure: the next start takes the job up.
+                Err(_) => std::future::pending().await,
+            }
         })
     }
 }

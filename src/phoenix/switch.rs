@@ -22,7 +22,7 @@ use crate::wire::Fault;
 pub(super) const PARTS: &str = "restored";
 /// What is to be done at the switch.
 const PLAN: &str = "plan.json";
-/// Entries of the schedule that remove something for good.
+/// Entries of the schedule that remove something for good: they wait for a confirmation.
 const DESTRUCTIVE: [&str; 3] = ["memory_prune", "soul_decay", "backup_prune"];
 
 /// Why a restored generation could not be taken into use.

@@ -41,13 +41,11 @@ pub struct Task {
     pub command: &'static str,
     /// The arguments.
     pub payload: Value,
-    /// Whether it removes anything for good: after a restore it waits for a confirmation.
-    pub destructive: bool,
 }
 
 /// Does what is due. The engine, or a test.
 pub trait Perform: Send + Sync {
-    /// Runs the command of `task` to its end.
+    /// Runs the command of `task` to its end. Does not resolve when the process stops before that.
     fn perform(&self, task: &Task) -> BoxFuture<Result<(), Fault>>;
 }
 

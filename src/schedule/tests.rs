@@ -61,7 +61,6 @@ fn world(dir: &std::path::Path, now: &Arc<AtomicI64>, synchronized: fn() -> bool
         when: "0 3 * * *".parse().unwrap(),
         command: "test/do",
         payload: json!({}),
-        destructive: true,
     };
     let options = Options { tasks: vec![task], zone: TimeZone::UTC, jitter: Duration::ZERO, synchronized };
     let events = Events::default();
