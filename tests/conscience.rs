@@ -50,6 +50,8 @@ fn the_default_rules_hold_on_actions_that_were_written_before_they_were_tried() 
     check("held-out.jsonl", 75, 5);
     check("held-out-2.jsonl", 60, 5);
     check("held-out-3.jsonl", 50, 5);
+    check("held-out-4.jsonl", 95, 5);
+    check("held-out-5.jsonl", 85, 5);
 }
 
 #[test]

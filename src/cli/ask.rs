@@ -51,7 +51,7 @@ impl Evaluate {
     }
 }
 
-fn show_verdict(answer: &Answer) -> String {
+pub(super) fn show_verdict(answer: &Answer) -> String {
     let verdict = answer.payload();
     let word = match (verdict["approved"] == true, verdict["needs_review"] == true) {
         (true, _) => "approved",
@@ -65,6 +65,9 @@ fn show_verdict(answer: &Answer) -> String {
     out.push('\n');
     if let Some(explanation) = verdict["explanation"].as_str() {
         out.push_str(&format!("{}\n", plain(explanation)));
+    }
+    if let Some(model) = verdict["model"].as_str() {
+        out.push_str(&format!("(judged with the {} model {})\n", cell(&verdict["judge"]), plain(model)));
     }
     let rules = verdict["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
     if !rules.is_empty() {
@@ -130,9 +133,12 @@ pub(super) struct Recall {
     /// Only what has this tag; may be repeated
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// Only what is about this entity
+    /// Only what names this entity
     #[arg(long)]
     entity: Option<String>,
+    /// Only what names this entity, or is linked to it in the soul
+    #[arg(long, value_name = "ENTITY")]
+    about: Option<String>,
     /// Most hits
     #[arg(long, value_name = "COUNT")]
     limit: Option<u32>,
@@ -150,6 +156,7 @@ impl Recall {
             ("layers", list(&self.layers)),
             ("tags", list(&self.tags)),
             ("entity", json!(self.entity)),
+            ("about", json!(self.about)),
             ("limit", json!(self.limit)),
             ("cursor", json!(self.cursor)),
             // Who has just remembered something expects to find it.

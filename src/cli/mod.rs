@@ -8,6 +8,7 @@ mod ask;
 mod backup;
 mod broker;
 mod call;
+mod chat;
 mod client;
 mod completions;
 mod config;
@@ -103,6 +104,7 @@ enum Command {
     Evaluate(ask::Evaluate),
     Remember(ask::Remember),
     Recall(ask::Recall),
+    Chat(chat::Args),
     Memory(memory::Args),
     Ping(ask::Ping),
     Status(ask::Status),
@@ -142,6 +144,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Evaluate(args) => args.run(&cli.shared),
         Command::Remember(args) => args.run(&cli.shared),
         Command::Recall(args) => args.run(&cli.shared),
+        Command::Chat(args) => args.run(&cli.shared),
         Command::Memory(args) => args.run(&cli.shared),
         Command::Ping(args) => args.run(&cli.shared),
         Command::Status(args) => args.run(&cli.shared),

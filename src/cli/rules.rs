@@ -189,7 +189,7 @@ fn with_file(file: Option<&Path>, go_on: impl FnOnce(Value) -> Exit) -> Exit {
     }
 }
 
-fn show_rules(answer: &Answer) -> String {
+pub(super) fn show_rules(answer: &Answer) -> String {
     let rules = answer.payload()["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut rows = vec![["NAME", "STANCE", "WEIGHT", "EFFECT", "DESCRIPTION"].map(str::to_owned).to_vec()];
     rows.extend(rules.iter().map(|rule| {

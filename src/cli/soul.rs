@@ -77,7 +77,7 @@ impl Status {
     }
 }
 
-fn show_list(found: &Value) -> String {
+pub(super) fn show_list(found: &Value) -> String {
     let entities = found["entities"].as_array().map(Vec::as_slice).unwrap_or_default();
     if entities.is_empty() {
         return "nobody is known\n".to_owned();
@@ -101,7 +101,7 @@ fn show_list(found: &Value) -> String {
     out
 }
 
-fn show_one(entity: &Value) -> String {
+pub(super) fn show_one(entity: &Value) -> String {
     let now = Clock::system().now();
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![

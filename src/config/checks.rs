@@ -19,6 +19,7 @@ pub(super) fn check(settled: &Settled, role: Role) -> Vec<Mistake> {
     checks.open();
     checks.pairs();
     checks.orders();
+    checks.judge();
     checks.socket();
     if role == Role::Broker {
         checks.listener();
@@ -135,6 +136,7 @@ impl Checks<'_> {
             ("broker.reconnect_min_ms", "broker.reconnect_max_s"),
             ("limits.max_payload_bytes", "limits.max_packet_bytes"),
             ("conscience.refuse_below", "conscience.approve_at"),
+            ("conscience.judge_above", "conscience.judge_below"),
         ] {
             if let (Some(a), Some(b)) = (self.number(small), self.number(large))
                 && a > b
@@ -147,6 +149,22 @@ impl Checks<'_> {
                     format!("choose {small} no larger than {large}"),
                 );
             }
+        }
+    }
+
+    /// A judge that is always asked has to be there.
+    fn judge(&mut self) {
+        let is_missing = |key| self.settled.is_absent(key);
+        if self.text("conscience.judge") == Some("always")
+            && is_missing("llm.remote_url")
+            && is_missing("llm.local_url")
+            && !self.settled.torn
+        {
+            self.report(
+                "conscience.judge",
+                "is \"always\", and there is no model to ask",
+                "name one in llm.remote_url or llm.local_url, or write \"open\"",
+            );
         }
     }
 

@@ -31,8 +31,8 @@ pub use mistake::{Mistake, Origin, Severity};
 pub use raw::overrides;
 pub use render::{annotated_toml, reference, schema, show, show_json};
 pub use resolved::{
-    Access, Auth, AuthMode, Broker, Config, Conscience, Control, Ledger, Limits, Listener, Log, LogFormat,
-    Login, Memory, Node, Observe, Reply,
+    Access, Auth, AuthMode, Broker, Config, Conscience, Control, JudgeAsked, Ledger, Limits, Listener, Log,
+    LogFormat, Login, Memory, Node, Observe, Reply,
 };
 pub use rules::{BrokerUrl, Weights};
 

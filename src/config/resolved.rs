@@ -42,6 +42,18 @@ choice! {
 }
 
 choice! {
+    /// When a model is asked for its opinion of an action.
+    JudgeAsked {
+        /// About what the rules leave open.
+        Open = "open",
+        /// About everything that the rules do not call dangerous.
+        Always = "always",
+        /// Never.
+        Never = "never",
+    }
+}
+
+choice! {
     /// What the log looks like.
     LogFormat {
         /// To journald under systemd, else as text.
@@ -166,7 +178,7 @@ section! {
         max_payload_bytes: u32 = "max_payload_bytes", Integer(1_024, 16_777_216, Bytes), Is("262_144"), "";
         /// Commands that only read and run at the same time.
         reads_in_flight: usize = "reads_in_flight", Integer(1, 4_096, Count), Is("64"), "";
-        /// Jobs (backups, questions to a model) that run at the same time.
+        /// Jobs (backups, pruning) that run at the same time. Questions to models do not count: see `llm.at_once`.
         jobs_in_flight: usize = "jobs_in_flight", Integer(1, 64, Count), Is("2"), "";
         /// Longest time that a job may run.
         job_deadline: Duration = "job_deadline_s", Integer(1, 604_800, Seconds), Is("3_600"), "";
@@ -320,6 +332,18 @@ section! {
         approve_at: f64 = "approve_at", Float(-1.0, 1.0), Is("0.0"), "";
         /// An action with a lower score is refused; one from here up to `approve_at` needs a review.
         refuse_below: f64 = "refuse_below", Float(-1.0, 1.0), Is("-0.25"), "";
+        /// When a model is asked for its opinion, where any is configured in `[llm]`: `open`, about what the rules leave open;
+        /// `always`, about everything that the rules do not call dangerous; `never`.
+        judge: JudgeAsked = "judge", Choice(JudgeAsked::WORDS), Is(r#""open""#), "";
+        /// An action with a lower score by the rules is dangerous: no model is asked about it, as about one that a veto
+        /// refuses.
+        judge_above: f64 = "judge_above", Float(-1.0, 1.0), Is("-0.5"), "";
+        /// With `judge = "open"`, an action with at least this score by the rules is no longer open.
+        judge_below: f64 = "judge_below", Float(-1.0, 1.0), Is("0.5"), "";
+        /// How far a model can move the score of the rules, up or down.
+        judge_reach: f64 = "judge_reach", Float(0.0, 2.0), Is("0.5"), "";
+        /// Longest time that models may take over one action, all of them together; then the rules judge alone.
+        judge_timeout: Duration = "judge_timeout_s", Integer(1, 600, Seconds), Is("20"), "";
         /// File of rules (TOML) that are put in force at each start, besides those that commands have set; a rule that
         /// is taken out of the file goes at the next start.
         rules_file: Option<PathBuf> = "rules_file", Path(Holds::Public), Unset, r#""/etc/orchd/rules.toml""#;
@@ -345,6 +369,13 @@ section! {
         remote_timeout: Duration = "remote_timeout_s", Integer(1, 600, Seconds), Is("15"), "";
         /// Tokens (question and answer) that the remote model may use in a day (UTC); 0 for no limit.
         remote_daily_tokens: u64 = "remote_daily_tokens", Integer(0, 1_000_000_000_000, Count), Is("1_000_000"), "";
+        /// US dollars that the remote model may cost in a day (UTC); 0 for no limit.
+        remote_daily_usd: f64 = "remote_daily_usd", Float(0.0, 1_000_000.0), Is("0.0"), "";
+        /// US dollars for a million tokens of questions, where the provider does not say what an answer cost. OpenRouter
+        /// says so.
+        remote_usd_per_million_in: f64 = "remote_usd_per_million_in", Float(0.0, 1_000_000.0), Is("0.0"), "";
+        /// US dollars for a million tokens of answers, where the provider does not say what an answer cost.
+        remote_usd_per_million_out: f64 = "remote_usd_per_million_out", Float(0.0, 1_000_000.0), Is("0.0"), "";
         /// Base address of Ollama. Needs `local_model`.
         local_url: Option<String> = "local_url", Text("`http://host:port`", rules::local_url), Unset, r#""http://127.0.0.1:11434""#;
         /// The local model.
@@ -354,7 +385,8 @@ section! {
         /// Certificates (PEM) of the authorities that a provider's certificate may come from; those of the system when it
         /// is not set.
         ca_file: Option<PathBuf> = "ca_file", Path(Holds::Public), Unset, r#""/etc/orchd/proxy-ca.pem""#;
-        /// Questions to models at the same time; one more is answered `busy`.
+        /// Questions to models at the same time, and as many judgements; one more question is answered `busy`, one more
+        /// action is judged by the rules alone.
         at_once: usize = "at_once", Integer(1, 32, Count), Is("4"), "";
         /// Failures in a row after which a provider is left alone.
         breaker_failures: u32 = "breaker_failures", Integer(1, 1_000, Count), Is("3"), "";

@@ -4,7 +4,7 @@
 //! that opens a review, is about an entity or is remembered is put down before its answer. What has not been put down yet is
 //! bounded: beyond that nothing is judged.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ToSql};
@@ -58,6 +58,15 @@ pub struct Decision {
     pub rule_set_hash: String,
     /// Who judged.
     pub judge: String,
+    /// The model that judged, when one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Whether a model should have judged, and none could.
+    #[serde(default, skip_serializing_if = "super::model::is_false")]
+    pub degraded: bool,
+    /// What would have come of it by the rules alone, when a model judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_rules: Option<Outcome>,
     /// The review that it opened or joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub review_id: Option<String>,
@@ -153,11 +162,12 @@ impl Journal {
             if batch.is_empty() {
                 return Ok(());
             }
-            let kept = batch.clone();
+            let batch = Arc::new(batch);
+            let kept = Arc::clone(&batch);
             let written =
                 ledger.write(move |unit| batch.iter().try_for_each(|decision| insert(unit, decision)));
             if let Err(fault) = written.await {
-                self.waiting().splice(0..0, kept);
+                self.waiting().splice(0..0, Arc::unwrap_or_clone(kept));
                 return Err(fault);
             }
         }

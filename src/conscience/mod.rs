@@ -11,10 +11,12 @@
 mod action;
 mod decisions;
 mod derive;
+mod evaluate;
 mod explain;
 mod expression;
 mod file;
 mod frame;
+mod judge;
 mod lexicon;
 mod model;
 mod negation;
@@ -45,12 +47,13 @@ use crate::wire::Fault;
 use crate::wire::topic::Target;
 
 use decisions::ListDecisions;
+use evaluate::Question;
 use reviews::{ListReviews, ResolveReview, ReviewState};
-use service::Question;
 
 pub use action::{Action, Subject, ToolCall};
 pub use decisions::Decision;
 pub use file::{defaults as default_rules, read as read_rules};
+pub use judge::{Asked, Bounds, Brief, Judge, Opinion, Spoken};
 pub use model::{MAX_ACTION, MAX_RULES, Rule, Scope, Stance};
 pub use reviews::{Review, ReviewNews};
 pub use service::{CacheStats, Config, Conscience, Diary};
@@ -70,19 +73,24 @@ pub fn commands() -> Vec<Entry<Conscience>> {
         Entry::either(
             SERVICE,
             "evaluate",
-            "Judges an action by the rules",
+            "Judges an action by the rules, and by a model what they leave open; then it is a job",
             |conscience: &Arc<Conscience>, call, request: Evaluate| {
-                let (conscience, call, question) =
-                    (conscience.clone(), call.clone(), Question::new(request)?);
+                let mut question = Question::new(request)?;
+                if conscience.has_to_ask(&mut question) {
+                    return Ok(Either::Job);
+                }
+                let (conscience, call) = (conscience.clone(), call.clone());
                 Ok(if question.is_write() {
-                    Either::Write(Box::new(move |unit| conscience.decide_in(unit, &call, &question)))
-                } else {
-                    Either::Read(Box::pin(async move {
-                        conscience.decide(call, question).await.map(Answer::from)
+                    Either::Write(Box::new(move |unit| {
+                        conscience.decide_in(unit, &call, &question).map(|answer| answer.body)
                     }))
+                } else {
+                    Either::Read(Box::pin(conscience.decide(call, question)))
                 })
             },
+            Conscience::deliberate,
         )
+        .asks_models()
         .also_on(&[Target::Any]),
         Entry::read(
             SERVICE,

@@ -2,7 +2,7 @@
 //!
 //! Pure and immutable: a change of the rules makes a new set, and an evaluation keeps the one it began with. Only phrases
 //! that begin with a word are tried where it stands, so the cost hardly depends on the number of rules. A set holds what its
-//! rules need and nothing of the texts it has seen.
+//! rules need and nothing of the texts it has seen but keyed hashes of words.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::action::{Action, Subject};
 use super::decisions::{self, Decision, ListDecisions};
+use super::evaluate::weigh;
 use super::model::Rule;
-use super::service::{Conscience, weigh};
+use super::service::Conscience;
 use super::set::{Prepared, RuleSet};
 use super::verdict::Outcome;
 use crate::clock::Timestamp;
@@ -110,7 +111,7 @@ struct Change {
     at: Timestamp,
     /// What was to be done.
     action: Action,
-    /// What came of it.
+    /// What the rules made of it.
     was: Outcome,
     /// What would have come of it.
     becomes: Outcome,
@@ -198,7 +199,9 @@ impl Conscience {
             let subject =
                 Subject::new(&decision.action, decision.context.as_deref(), decision.entity.as_deref())?;
             let judgement = weigh(&set, &subject, self.thresholds());
-            if judgement.outcome == decision.outcome {
+            // What a model made of it is not the rules'.
+            let was = decision.by_rules.unwrap_or(decision.outcome);
+            if judgement.outcome == was {
                 continue;
             }
             simulated.changed += 1;
@@ -207,7 +210,7 @@ impl Conscience {
                     decision_id: decision.decision_id,
                     at: decision.at,
                     action: decision.action,
-                    was: decision.outcome,
+                    was,
                     becomes: judgement.outcome,
                     moral_score_was: decision.moral_score,
                     moral_score_becomes: judgement.moral_score,

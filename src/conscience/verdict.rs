@@ -148,11 +148,11 @@ pub struct Verdict {
     pub explanation: String,
     /// SHA-256 of the rules that were asked, in hex.
     pub rule_set_hash: String,
-    /// Who judged: `rules`.
+    /// Who judged: `rules`, or with them the `remote` or the `local` model.
     pub judge: String,
     /// The model that judged, when one did.
     pub model: Option<String>,
-    /// Whether a judge that should have spoken could not.
+    /// Whether a model should have judged, and none could: the rules judged alone.
     pub degraded: bool,
     /// Whether the same action was judged by the same rules shortly before, and this is what came of it.
     pub cached: bool,
@@ -164,6 +164,9 @@ pub struct Verdict {
     /// The memory that keeps it, when that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_id: Option<String>,
+    /// What would have come of it by the rules alone, when a model judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_rules: Option<Outcome>,
 }
 
 /// The two scores of the rules that applied: moral, in [-1, 1], and weighted, `V − F`.

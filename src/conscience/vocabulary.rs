@@ -1,6 +1,9 @@
 //! The words of a rule set: looked up by stem, with their classes and the steps of phrases that they will do for.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rust_stemmers::{Algorithm, Stemmer};
 
@@ -24,10 +27,11 @@ pub(super) struct CompiledStep {
     pub far: bool,
 }
 
-/// Holds the words of the classes, and of the phrases that were compiled with it; nothing of the texts that were read.
+/// Holds the words of the classes, and of the phrases that were compiled with it; of the texts that were read, keyed hashes of words alone.
 pub(super) struct Vocabulary {
     stemmer: Stemmer,
     words: HashMap<String, Word>,
+    memo: Memo,
     classes: Vec<Classes>,
     /// How many words have classes: the first ones.
     classed: usize,
@@ -44,6 +48,7 @@ impl Vocabulary {
         let mut vocabulary = Self {
             stemmer: Stemmer::create(Algorithm::English),
             words: HashMap::new(),
+            memo: Memo::default(),
             classes: Vec::new(),
             classed: 0,
             choices: HashMap::new(),
@@ -70,6 +75,8 @@ impl Vocabulary {
         }
         // A set has at most 4,000 patterns of 1,000 characters, so the number fits.
         let word = self.len() as Word;
+        // What was looked up before may be known from now on.
+        self.memo.slots.take();
         self.words.insert(stem.to_owned(), word);
         self.classes.push(0);
         self.choices_with.push(Vec::new());
@@ -119,7 +126,7 @@ impl Vocabulary {
 
     /// The word for a folded word of a text.
     pub(super) fn look_up(&self, word: &str) -> Option<Word> {
-        self.words.get(&*phrase::stem(&self.stemmer, word)).copied()
+        self.memo.get_or(word, || self.words.get(&*phrase::stem(&self.stemmer, word)).copied())
     }
 
     pub(super) fn classes_of(&self, word: Word) -> Classes {
@@ -144,5 +151,70 @@ impl Vocabulary {
     /// The choices that take any number.
     pub(super) fn choices_of_numbers(&self) -> &[Choice] {
         &self.choices_by_place[1]
+    }
+}
+
+/// Words that are remembered.
+const SLOTS: usize = 4_096;
+
+/// Bits of a slot that hold a word; the others hold a part of the hash that the slot's place does not tell.
+const WORD_BITS: u32 = 24;
+
+/// What was looked up lately, because stemming is the costly part of a judgement and few words make up most texts.
+///
+/// A word of a text is kept as a part of its keyed hash, never as it is. Two words that meet in a slot are told apart by
+/// 40 bits more, and nobody outside knows the key.
+#[derive(Default)]
+struct Memo {
+    slots: OnceLock<Box<[AtomicU64]>>,
+    key: RandomState,
+}
+
+impl Memo {
+    fn get_or(&self, word: &str, look_up: impl FnOnce() -> Option<Word>) -> Option<Word> {
+        let hash = self.key.hash_one(word);
+        let slots = self.slots.get_or_init(|| (0..SLOTS).map(|_| AtomicU64::new(0)).collect());
+        let slot = &slots[hash as usize % SLOTS];
+        let tag = hash >> WORD_BITS << WORD_BITS;
+        // The lowest bits: 0 for an empty slot, 1 for an unknown word, else the word and 2.
+        let kept = slot.load(Ordering::Relaxed);
+        let known = kept & !(u64::MAX << WORD_BITS);
+        if known > 0 && kept ^ known == tag {
+            return (known > 1).then(|| (known - 2) as Word);
+        }
+        let word = look_up();
+        slot.store(tag | word.map_or(1, |word| u64::from(word) + 2), Ordering::Relaxed);
+        word
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_found_by_its_stem_again_and_again_and_so_is_one_that_came_later() {
+        let mut vocabulary = Vocabulary::new();
+        let steps = |stem: &str| [Step { stems: vec![stem.to_owned()], ..Step::default() }];
+        vocabulary.compile(&steps("gallop"));
+        let found = vocabulary.look_up("galloping");
+        assert!(found.is_some() && found == vocabulary.look_up("galloping"));
+        assert_eq!(found, vocabulary.look_up("gallops"));
+        for _ in 0..2 {
+            assert_eq!(vocabulary.look_up("zebras"), None);
+        }
+        vocabulary.compile(&steps("zebra"));
+        assert!(vocabulary.look_up("zebras").is_some());
+    }
+
+    #[test]
+    fn more_words_than_are_remembered_are_told_apart() {
+        let vocabulary = Vocabulary::new();
+        for _ in 0..2 {
+            for number in 0..2 * SLOTS {
+                assert_eq!(vocabulary.look_up(&format!("qqq{number}")), None);
+                assert!(vocabulary.look_up("neighbours").is_some());
+            }
+        }
     }
 }

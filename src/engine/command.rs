@@ -42,6 +42,16 @@ impl Kind {
     }
 }
 
+/// Where jobs wait for their turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// `limits.jobs_in_flight` of them run at the same time.
+    Work,
+    /// Nowhere: whoever asks models bounds that itself, so that a provider that hangs keeps no other job waiting. Nothing is
+    /// kept of such a job but its answer.
+    Models,
+}
+
 /// Everything that is known of a command without running it.
 #[derive(Clone)]
 pub struct Declaration {
@@ -59,6 +69,8 @@ pub struct Declaration {
     pub sensitive: bool,
     /// Whether it still works while the disk is full.
     pub when_full: bool,
+    /// Where it waits for its turn when it runs as a job.
+    pub lane: Lane,
     /// The request's schema.
     pub request: fn(&mut SchemaGenerator) -> Schema,
     /// The response's schema.
@@ -134,6 +146,8 @@ pub enum Choice {
     Read(BoxFuture<Result<Outcome, Fault>>),
     /// As a [`Kind::Write`].
     Write(Effect),
+    /// As a [`Kind::Job`].
+    Job,
 }
 
 /// What [`Entry::either`] chooses for a response of type `R`.
@@ -142,15 +156,28 @@ pub enum Either<R> {
     Read(BoxFuture<Result<Answer<R>, Fault>>),
     /// Run it as a [`Kind::Write`].
     Write(EffectOf<R>),
+    /// Run it as a [`Kind::Job`].
+    Job,
 }
 
 /// As [`Effect`], with the response itself.
 pub type EffectOf<R> = Box<dyn FnMut(&mut Unit<'_>) -> Result<R, Fault> + Send>;
 
+/// How a job ends.
+pub enum Ending {
+    /// With what it has.
+    Answer(Outcome),
+    /// With an effect, in the transaction of its answer.
+    Effect(Effect),
+}
+
+/// As [`Ending::Effect`], with the response itself.
+pub type EndingOf<R> = Box<dyn FnMut(&mut Unit<'_>) -> Result<Answer<R>, Fault> + Send>;
+
 type ChooseFn = dyn Fn(&Call, &Payload) -> Result<Choice, Fault> + Send + Sync;
 pub(super) type ReadFn = dyn Fn(Call, &Payload) -> BoxFuture<Result<Outcome, Fault>> + Send + Sync;
 pub(super) type WriteFn = dyn Fn(&Call, &Payload) -> Result<Effect, Fault> + Send + Sync;
-type JobFn = dyn Fn(Call, Payload, Progress) -> BoxFuture<Result<Outcome, Fault>> + Send + Sync;
+type JobFn = dyn Fn(Call, Payload, Progress) -> BoxFuture<Result<Ending, Fault>> + Send + Sync;
 type CheckFn = dyn Fn(&Payload) -> Result<(), Fault> + Send + Sync;
 
 type BindFn<S> = dyn Fn(&Arc<S>) -> Handler;
@@ -162,17 +189,40 @@ pub enum Handler {
     Read(Arc<ReadFn>),
     /// See [`Kind::Write`]: decodes and validates, then leaves what is to be done in the transaction.
     Write(Arc<WriteFn>),
-    /// Decodes and validates, then decides whether it is a read or a write.
-    Either(Arc<ChooseFn>),
+    /// Decodes and validates, then decides how it runs.
+    Either {
+        /// Decides.
+        choose: Arc<ChooseFn>,
+        /// What runs when it is to be a job.
+        long: Long,
+    },
     /// See [`Kind::Job`].
     Job {
         /// Validates the request before it is accepted.
         check: Arc<CheckFn>,
-        /// Does it.
-        run: Arc<JobFn>,
-        /// Whether it is safe to start again from the beginning after a crash.
-        repeatable: bool,
+        /// What runs then.
+        long: Long,
     },
+}
+
+/// Long work.
+#[derive(Clone)]
+pub struct Long {
+    /// Does it.
+    pub run: Arc<JobFn>,
+    /// Whether it is safe to start again from the beginning after a crash.
+    pub repeatable: bool,
+}
+
+impl Handler {
+    /// What runs when the command is a job.
+    #[must_use]
+    pub const fn long(&self) -> Option<&Long> {
+        match self {
+            Self::Job { long, .. } | Self::Either { long, .. } => Some(long),
+            Self::Read(_) | Self::Write(_) => None,
+        }
+    }
 }
 
 /// A declared command and how to bind it to its service.
@@ -205,6 +255,7 @@ fn declare<Q: JsonSchema, R: JsonSchema>(
         also_on: &[],
         sensitive: false,
         when_full: false,
+        lane: Lane::Work,
         request: |generator| generator.subschema_for::<Q>(),
         response: |generator| generator.subschema_for::<R>(),
     }
@@ -279,32 +330,42 @@ impl<S: Send + Sync + 'static> Entry<S> {
         Self { declaration: declare::<Q, R>(service, verb, summary, Kind::Write), bind: Box::new(bind) }
     }
 
-    /// A command that is declared as a read, and is a write for some requests. `choose` validates the request and must
-    /// not block.
-    pub fn either<Q, R, F>(
+    /// A command that is declared as a read, and is a write for some requests, and a job for others. `choose` validates the
+    /// request and must not block. `run` does the job; what it returns is done in the transaction of the answer, and may be
+    /// done more than once, each time in a fresh transaction. The job is safe to start again after a crash.
+    pub fn either<Q, R, F, G, W>(
         service: &'static str,
         verb: &'static str,
         summary: &'static str,
         choose: F,
+        run: G,
     ) -> Self
     where
-        Q: DeserializeOwned + JsonSchema,
+        Q: DeserializeOwned + JsonSchema + Send + 'static,
         R: Serialize + JsonSchema + 'static,
         F: Fn(&Arc<S>, &Call, Q) -> Result<Either<R>, Fault> + Copy + Send + Sync + 'static,
+        G: Fn(Arc<S>, Call, Q, Progress) -> W + Copy + Send + Sync + 'static,
+        W: Future<Output = Result<EndingOf<R>, Fault>> + Send + 'static,
     {
         let bind = move |state: &Arc<S>| {
-            let state = state.clone();
-            Handler::Either(Arc::new(move |call, payload| {
-                Ok(match choose(&state, call, payload.decode::<Q>()?)? {
-                    Either::Read(answer) => Choice::Read(Box::pin(async move {
-                        let answer = answer.await?;
-                        Outcome::ok(&answer.body, answer.degraded)
-                    })),
+            let (chooser, state) = (state.clone(), state.clone());
+            let choose: Arc<ChooseFn> = Arc::new(move |call, payload| {
+                Ok(match choose(&chooser, call, payload.decode::<Q>()?)? {
+                    Either::Read(answer) => Choice::Read(Box::pin(async move { answer.await?.outcome() })),
                     Either::Write(mut effect) => {
                         Choice::Write(Box::new(move |unit| Outcome::ok(&effect(unit)?, Vec::new())))
                     }
+                    Either::Job => Choice::Job,
                 })
-            }))
+            });
+            let run: Arc<JobFn> = Arc::new(move |call, payload, progress| {
+                let state = state.clone();
+                Box::pin(async move {
+                    let mut effect = run(state, call, payload.decode::<Q>()?, progress).await?;
+                    Ok(Ending::Effect(Box::new(move |unit| effect(unit)?.outcome())))
+                })
+            });
+            Handler::Either { choose, long: Long { run, repeatable: true } }
         };
         Self { declaration: declare::<Q, R>(service, verb, summary, Kind::Read), bind: Box::new(bind) }
     }
@@ -325,16 +386,15 @@ impl<S: Send + Sync + 'static> Entry<S> {
     {
         let bind = move |state: &Arc<S>| {
             let state = state.clone();
-            Handler::Job {
-                check: Arc::new(|payload| payload.decode::<Q>().map(drop)),
-                run: Arc::new(move |call, payload, progress| {
-                    let state = state.clone();
-                    Box::pin(
-                        async move { run(state, call, payload.decode::<Q>()?, progress).await?.outcome() },
-                    )
-                }),
-                repeatable,
-            }
+            let run: Arc<JobFn> = Arc::new(move |call, payload, progress| {
+                let state = state.clone();
+                Box::pin(async move {
+                    let answer = run(state, call, payload.decode::<Q>()?, progress).await?;
+                    answer.outcome().map(Ending::Answer)
+                })
+            });
+            let check = Arc::new(|payload: &Payload| payload.decode::<Q>().map(drop));
+            Handler::Job { check, long: Long { run, repeatable } }
         };
         Self { declaration: declare::<Q, R>(service, verb, summary, Kind::Job), bind: Box::new(bind) }
     }
@@ -350,6 +410,13 @@ impl<S: Send + Sync + 'static> Entry<S> {
     #[must_use]
     pub const fn sensitive(mut self) -> Self {
         self.declaration.sensitive = true;
+        self
+    }
+
+    /// Asks models when it runs as a job: see [`Lane::Models`].
+    #[must_use]
+    pub const fn asks_models(mut self) -> Self {
+        self.declaration.lane = Lane::Models;
         self
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::asked::{Asked, Channel};
-use super::command::{BoxFuture, Choice, Handler};
+use super::command::{BoxFuture, Choice, Handler, Lane};
 use super::outbox::Stored;
 use super::transaction::{Task, Transaction};
 use super::{Engine, inbox};
@@ -45,9 +45,10 @@ impl Engine {
                 let run = |asked: &Asked| run(asked.call.clone(), &asked.payload);
                 self.read(asked, run).await;
             }
-            Handler::Either(choose) => match caught(|| choose(&asked.call, &asked.payload)) {
+            Handler::Either { choose, .. } => match caught(|| choose(&asked.call, &asked.payload)) {
                 Ok(Choice::Read(future)) => self.read(asked, |_| future).await,
                 Ok(Choice::Write(effect)) => self.submit(asked, Task::Write(effect)).await,
+                Ok(Choice::Job) => self.accept(asked, declaration.lane).await,
                 Err(fault) => self.refuse_unless_known(asked, fault).await,
             },
             Handler::Write(prepare) => match caught(|| prepare(&asked.call, &asked.payload)) {
@@ -55,10 +56,7 @@ impl Engine {
                 Err(fault) => self.refuse_unless_known(asked, fault).await,
             },
             Handler::Job { check, .. } => match check(&asked.payload) {
-                Ok(()) => {
-                    let job = uuid::Uuid::now_v7().to_string();
-                    self.submit(asked, Task::Accept { job }).await;
-                }
+                Ok(()) => self.accept(asked, declaration.lane).await,
                 Err(fault) => self.refuse_unless_known(asked, fault).await,
             },
         }
@@ -94,7 +92,7 @@ impl Engine {
         let engine = self.clone();
         self.inner.tasks.spawn_on(
             async move {
-                let outcome = guarded(future, asked.time_left).await;
+                let outcome = guarded(future, asked.time_left).await.unwrap_or_else(Outcome::from);
                 // What cannot be recorded is not answered.
                 let outcome = match engine.inner.ledger.note(asked.audit(outcome.label())) {
                     Ok(()) => outcome,
@@ -109,15 +107,17 @@ impl Engine {
         );
     }
 
+    async fn accept(&self, asked: Asked, lane: Lane) {
+        if self.inner.jobs.is_full(lane) {
+            return self.refuse_unless_known(asked, too_much()).await;
+        }
+        let job = uuid::Uuid::now_v7().to_string();
+        self.submit(asked, Task::Accept { job, lane }).await;
+    }
+
     async fn submit(&self, asked: Asked, task: Task) {
-        let job_queue_full = matches!(task, Task::Accept { .. }) && self.inner.jobs.is_full();
-        if self.inner.outbox.is_full() || job_queue_full {
-            return self
-                .refuse_unless_known(
-                    asked,
-                    Fault::new(Code::Busy, "too much waits to be done or answered").retry_after(1_000),
-                )
-                .await;
+        if self.inner.outbox.is_full() {
+            return self.refuse_unless_known(asked, too_much()).await;
         }
         let transaction = Transaction::new(self.clone(), asked, task);
         // When the writer has stopped the command stays unacknowledged, and comes again after the restart.
@@ -134,6 +134,10 @@ impl Engine {
     }
 }
 
+fn too_much() -> Fault {
+    Fault::new(Code::Busy, "too much waits to be done or answered").retry_after(1_000)
+}
+
 /// Runs the part of a handler that is not a future; a panic in it answers `internal`.
 fn caught<T>(run: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_panic| {
@@ -143,15 +147,14 @@ fn caught<T>(run: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
 }
 
 /// Runs a handler with a deadline; a panic in it answers `internal` and leaves the others running.
-pub(super) async fn guarded(future: BoxFuture<Result<Outcome, Fault>>, time_left: Duration) -> Outcome {
+pub(super) async fn guarded<T>(future: BoxFuture<Result<T, Fault>>, time_left: Duration) -> Result<T, Fault> {
     let caught = std::panic::AssertUnwindSafe(future).catch_unwind();
     match tokio::time::timeout(time_left, caught).await {
-        Ok(Ok(Ok(outcome))) => outcome,
-        Ok(Ok(Err(fault))) => fault.into(),
+        Ok(Ok(done)) => done,
         Ok(Err(_panic)) => {
             tracing::error!("a handler panicked");
-            Fault::internal().into()
+            Err(Fault::internal())
         }
-        Err(_elapsed) => Fault::new(Code::Expired, "the deadline passed first").into(),
+        Err(_elapsed) => Err(Fault::new(Code::Expired, "the deadline passed first")),
     }
 }

@@ -26,6 +26,18 @@ pub struct Event {
     pub payload: Bytes,
 }
 
+/// Told on `events/errors`.
+#[derive(Serialize, JsonSchema)]
+pub struct ErrorEvent<'a> {
+    /// What happened: `duplicate_name`, `subscriptions_refused`, `storage_full`, `storage_recovered`, `breaker_opened` or
+    /// `breaker_closed`.
+    pub error: &'static str,
+    /// For people.
+    pub message: &'a str,
+    /// When.
+    pub timestamp: Timestamp,
+}
+
 /// Where events are told, and heard.
 #[derive(Clone, Debug)]
 pub struct Events {

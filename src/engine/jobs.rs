@@ -8,66 +8,30 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::asked::{Asked, Channel};
-use super::command::{Call, Handler};
+use super::command::{Call, Effect, Ending, Lane, Long};
 use super::dispatch::guarded;
 use super::outbox::{self, Route, Stored};
+use super::progress::Part;
 use super::transaction::pending;
 use super::{Engine, inbox};
 use crate::clock::Timestamp;
 use crate::ledger::{Unit, Work, audit};
 use crate::wire::{Code, Encoding, Fault, Outcome, Payload, Reply, Status};
 
-/// How far a job is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Step {
-    /// Parts done.
-    pub done: u64,
-    /// Parts in all, as far as known; 0 when not.
-    pub total: u64,
-}
+pub use super::progress::{Progress, Step};
 
-/// What a running job has of its runner: a place to say how far it is, and word that it should end.
-#[derive(Clone, Debug)]
-pub struct Progress {
-    steps: watch::Sender<Step>,
-    cancelled: CancellationToken,
-}
-
-impl Progress {
-    /// A progress and the two ends that its runner keeps.
-    #[must_use]
-    pub fn new() -> (Self, watch::Receiver<Step>, CancellationToken) {
-        let (steps, receiver) = watch::channel(Step::default());
-        let cancelled = CancellationToken::new();
-        (Self { steps, cancelled: cancelled.clone() }, receiver, cancelled)
-    }
-
-    /// Says how far the job is. As often as it likes: reports that come too fast are merged.
-    pub fn report(&self, done: u64, total: u64) {
-        self.steps.send_replace(Step { done, total });
-    }
-
-    /// Whether the job should end early; it answers with what it has, or an error.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.is_cancelled()
-    }
-
-    /// Resolves when the job should end early.
-    pub async fn cancelled(&self) {
-        self.cancelled.cancelled().await;
-    }
-}
-
-/// Jobs that may be accepted and not yet finished.
+/// Jobs of one lane that may be accepted and not yet finished.
 const OPEN_JOBS: usize = 64;
 
 /// How often a running job's progress is told at most.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often a piece of its text is told at most.
+const PART_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a cancelled job may take to end by itself.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -81,7 +45,7 @@ pub struct Jobs(Arc<Shared>);
 
 struct Shared {
     slots: Arc<Semaphore>,
-    running: Mutex<HashMap<String, CancellationToken>>,
+    running: Mutex<HashMap<String, (Lane, CancellationToken)>>,
 }
 
 /// A job as others see it.
@@ -111,14 +75,21 @@ pub struct News<'a> {
     command: &'a str,
     /// As in [`Job::state`].
     state: &'a str,
+    /// The `message_id` of its command, where it had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_reply_to: Option<&'a str>,
     /// How far it is, while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<Step>,
+    /// A piece of the text that it makes, where its asker wanted to hear it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<Part>,
 }
 
 /// A job that is to be run.
 pub(super) struct Accepted {
     id: String,
+    lane: Lane,
     command: String,
     call: Call,
     payload: Payload,
@@ -134,8 +105,8 @@ impl Jobs {
         Self(Arc::new(Shared { slots: Arc::new(Semaphore::new(at_once)), running: Mutex::default() }))
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.running().len() >= OPEN_JOBS
+    pub(super) fn is_full(&self, lane: Lane) -> bool {
+        self.running().values().filter(|(of, _)| *of == lane).count() >= OPEN_JOBS
     }
 
     /// Asks a job to end early. `false` when it does not run here.
@@ -143,11 +114,11 @@ impl Jobs {
     pub fn cancel(&self, id: &str) -> bool {
         let running = self.running();
         let found = running.get(id);
-        found.inspect(|token| token.cancel());
+        found.inspect(|(_, token)| token.cancel());
         found.is_some()
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, CancellationToken>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Lane, CancellationToken)>> {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -209,7 +180,7 @@ pub(super) fn prune(unit: &Unit<'_>, inbox_before: Timestamp) -> Result<(), Faul
 
 impl Engine {
     /// A job has been accepted, and that is committed.
-    pub(super) fn start_job(&self, id: String, asked: Asked) {
+    pub(super) fn start_job(&self, id: String, lane: Lane, asked: Asked) {
         let local = match asked.channel {
             Channel::Mqtt(ack) => {
                 ack.complete();
@@ -218,13 +189,13 @@ impl Engine {
             Channel::Local(sender) => Some(sender),
         };
         let Asked { command, call, payload, route, time_left, .. } = asked;
-        self.spawn_job(Accepted { id, command, call, payload, route, time_left, local });
+        self.spawn_job(Accepted { id, lane, command, call, payload, route, time_left, local });
     }
 
     /// Takes up the jobs of an earlier run: those that are safe to repeat, again from their beginning; the others are
     /// answered `interrupted`.
     pub(super) fn recover_jobs(&self) -> Result<(), Fault> {
-        let time_left = self.inner.limits.job_deadline;
+        let (time_left, registry) = (self.inner.limits.job_deadline, &self.inner.registry);
         let open = self.inner.ledger.read_blocking(|connection| {
             let mut statement = connection.prepare(
                 "SELECT id, command, principal, message_id, payload, cbor, reply_topic, correlation_data, correlation_id,
@@ -235,9 +206,11 @@ impl Engine {
                 let encoding = if row.get(5)? { Encoding::Cbor } else { Encoding::Json };
                 let message_id: Option<String> = row.get(3)?;
                 let accepted = Timestamp::from_millis(row.get(10)?);
+                let command: String = row.get(1)?;
                 Ok(Accepted {
                     id: row.get(0)?,
-                    command: row.get(1)?,
+                    lane: registry.get(&command).map_or(Lane::Work, |known| known.declaration.lane),
+                    command,
                     call: Call { principal: row.get(2)?, message_id: message_id.clone(), received: accepted },
                     payload: Payload::new(encoding, row.get::<_, Vec<u8>>(4)?.into()),
                     route: Route {
@@ -264,7 +237,7 @@ impl Engine {
 
     fn spawn_job(&self, job: Accepted) {
         let cancel = CancellationToken::new();
-        self.inner.jobs.running().insert(job.id.clone(), cancel.clone());
+        self.inner.jobs.running().insert(job.id.clone(), (job.lane, cancel.clone()));
         self.tell_job(&job, "accepted", None);
         let engine = self.clone();
         let recovered = job.local.is_none() && job.call.received < self.inner.started;
@@ -283,14 +256,53 @@ impl Engine {
     }
 
     async fn run_job(&self, job: Accepted, cancel: CancellationToken, recovered: bool) {
-        let handler = self.inner.registry.get(&job.command).map(|command| command.handler.clone());
-        let Some(Handler::Job { run, repeatable, .. }) = handler else {
-            return self.finish_job(job, "interrupted", interrupted().into()).await;
+        let long = self.inner.registry.get(&job.command).and_then(|command| command.handler.long().cloned());
+        let Some(Long { run, repeatable }) = long else {
+            return self.finish_job(job, "interrupted", Err(interrupted())).await;
         };
         if recovered && !repeatable {
-            return self.finish_job(job, "interrupted", interrupted().into()).await;
+            return self.finish_job(job, "interrupted", Err(interrupted())).await;
         }
-        let Ok(_slot) = self.inner.jobs.0.slots.clone().acquire_owned().await else { return };
+        let _slot = match job.lane {
+            Lane::Models => None,
+            Lane::Work => match self.inner.jobs.0.slots.clone().acquire_owned().await {
+                Ok(slot) => Some(slot),
+                Err(_closed) => return,
+            },
+        };
+        self.mark_as_running(&job).await;
+
+        let (progress, mut steps, told_to_end) = Progress::new();
+        let progress = progress.until(job.time_left);
+        let work = guarded(run(job.call.clone(), job.payload.clone(), progress.clone()), job.time_left);
+        tokio::pin!(work);
+        let (mut ticks, mut parts) =
+            (tokio::time::interval(PROGRESS_INTERVAL), tokio::time::interval(PART_INTERVAL));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        parts.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let ended = loop {
+            tokio::select! {
+                ended = &mut work => break ended,
+                () = cancel.cancelled(), if !told_to_end.is_cancelled() => {
+                    told_to_end.cancel();
+                    match tokio::time::timeout(CANCEL_GRACE, &mut work).await {
+                        Ok(ended) => break ended,
+                        Err(_) => break Err(Fault::new(Code::Interrupted, "the job was cancelled")),
+                    }
+                }
+                _ = ticks.tick() => if steps.has_changed().unwrap_or(false) {
+                    let step = *steps.borrow_and_update();
+                    self.tell_job(&job, "running", Some(step));
+                },
+                _ = parts.tick() => self.tell_part(&job, progress.part()),
+            }
+        };
+        self.tell_part(&job, progress.part());
+        let failed = if cancel.is_cancelled() { "cancelled" } else { "failed" };
+        self.finish_job(job, failed, ended).await;
+    }
+
+    async fn mark_as_running(&self, job: &Accepted) {
         let id = job.id.clone();
         let marked = self.inner.ledger.write(move |unit| {
             Ok(unit.execute("UPDATE job SET state = 'running' WHERE id = ?1", [&id]).map(drop)?)
@@ -298,48 +310,37 @@ impl Engine {
         if let Err(error) = marked.await {
             tracing::warn!(%error, job = job.id, "a job could not be marked as running");
         }
-        self.tell_job(&job, "running", None);
-
-        let (progress, mut steps, told_to_end) = Progress::new();
-        let work = guarded(run(job.call.clone(), job.payload.clone(), progress), job.time_left);
-        tokio::pin!(work);
-        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let outcome = loop {
-            tokio::select! {
-                outcome = &mut work => break outcome,
-                () = cancel.cancelled(), if !told_to_end.is_cancelled() => {
-                    told_to_end.cancel();
-                    match tokio::time::timeout(CANCEL_GRACE, &mut work).await {
-                        Ok(outcome) => break outcome,
-                        Err(_) => break Fault::new(Code::Interrupted, "the job was cancelled").into(),
-                    }
-                }
-                _ = ticks.tick() => if steps.has_changed().unwrap_or(false) {
-                    let step = *steps.borrow_and_update();
-                    self.tell_job(&job, "running", Some(step));
-                },
-            }
-        };
-        let state = match outcome.status {
-            Status::Ok => "succeeded",
-            Status::Error if cancel.is_cancelled() => "cancelled",
-            Status::Error => "failed",
-        };
-        self.finish_job(job, state, outcome).await;
+        self.tell_job(job, "running", None);
     }
 
-    async fn finish_job(&self, job: Accepted, state: &'static str, outcome: Outcome) {
-        self.tell_job(&job, state, None);
+    /// Puts down how the job ended; `failed` is its state when that was with an error.
+    async fn finish_job(&self, job: Accepted, failed: &'static str, ended: Result<Ending, Fault>) {
+        let (outcome, effect) = match ended {
+            Ok(Ending::Answer(outcome)) => (outcome, None),
+            Ok(Ending::Effect(effect)) => (Fault::internal().into(), Some(effect)),
+            Err(fault) => (fault.into(), None),
+        };
         let stored = Stored::new(job.command.clone(), outcome, self.inner.clock.now());
-        let finish = Finish { engine: self.clone(), job, state, stored, row: None };
+        let finish = Finish { engine: self.clone(), job, failed, effect, stored, row: None };
         if let Err(error) = self.inner.ledger.submit(Box::new(finish)).await {
             tracing::error!(%error, "the ledger's writer is gone");
         }
     }
 
     fn tell_job(&self, job: &Accepted, state: &str, progress: Option<Step>) {
-        self.inner.events.tell("jobs", &News { job_id: &job.id, command: &job.command, state, progress });
+        self.tell_news(job, state, progress, None);
+    }
+
+    fn tell_part(&self, job: &Accepted, part: Option<Part>) {
+        if part.is_some() {
+            self.tell_news(job, "running", None, part);
+        }
+    }
+
+    fn tell_news(&self, job: &Accepted, state: &str, progress: Option<Step>, part: Option<Part>) {
+        let in_reply_to = job.call.message_id.as_deref();
+        let news = News { job_id: &job.id, command: &job.command, state, in_reply_to, progress, part };
+        self.inner.events.tell("jobs", &news);
     }
 }
 
@@ -351,18 +352,44 @@ fn interrupted() -> Fault {
 struct Finish {
     engine: Engine,
     job: Accepted,
-    state: &'static str,
+    /// The job's state when it ended with an error.
+    failed: &'static str,
+    /// What is still to be done; its answer is the job's.
+    effect: Option<Effect>,
     stored: Stored,
     row: Option<i64>,
 }
 
+impl Finish {
+    fn state(&self) -> &'static str {
+        match self.stored.outcome.status {
+            Status::Ok => "succeeded",
+            Status::Error => self.failed,
+        }
+    }
+}
+
 impl Work for Finish {
     fn run(&mut self, unit: &mut Unit<'_>) -> Result<(), Fault> {
+        if let Some(effect) = &mut self.effect {
+            // What it failed with is the answer: a job that was accepted is answered.
+            let outcome = unit.part(|unit| effect(unit))?.unwrap_or_else(Outcome::from);
+            self.stored = Stored::new(self.job.command.clone(), outcome, unit.now());
+        }
+        let state = self.state();
         let Self { job, stored, .. } = self;
-        let state = self.state;
-        let outcome = serde_json::to_string(&stored.outcome).map_err(|_| Fault::internal())?;
-        unit.prepare_cached("UPDATE job SET state = ?2, finished_at = ?3, outcome = ?4 WHERE id = ?1")?
-            .execute(params![job.id, state, unit.now().millis(), outcome])?;
+        match job.lane {
+            Lane::Models => {
+                unit.prepare_cached("DELETE FROM job WHERE id = ?1")?.execute([&job.id])?;
+            }
+            Lane::Work => {
+                let outcome = serde_json::to_string(&stored.outcome).map_err(|_| Fault::internal())?;
+                unit.prepare_cached(
+                    "UPDATE job SET state = ?2, finished_at = ?3, outcome = ?4 WHERE id = ?1",
+                )?
+                .execute(params![job.id, state, unit.now().millis(), outcome])?;
+            }
+        }
         // The time for the answer counts from now: the job may have outlived that of its question.
         let life = self.engine.inner.limits.reply_expiry.as_millis() as i64;
         job.route.expires_at = job.route.expires_at.max(unit.now().plus_millis(life));
@@ -396,11 +423,14 @@ impl Work for Finish {
     }
 
     fn finish(self: Box<Self>, result: Result<(), Fault>) {
-        let Self { engine, job, stored, row, .. } = *self;
         if let Err(error) = result {
-            tracing::error!(%error, job = job.id, "the outcome of a job could not be recorded; the next start takes it up");
+            let job = &self.job.id;
+            tracing::error!(%error, job, "the outcome of a job could not be recorded; the next start takes it up");
             return;
         }
+        let state = self.state();
+        let Self { engine, job, stored, row, .. } = *self;
+        engine.tell_job(&job, state, None);
         if let Some(local) = job.local {
             let _ = local.send(stored.reply(engine.inner.names.node(), &job.route, &engine.inner.seal));
         } else if let Some(row) = row {

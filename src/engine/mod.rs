@@ -18,6 +18,7 @@ mod inbox;
 pub mod jobs;
 mod outbox;
 pub mod port;
+mod progress;
 mod refusals;
 mod registry;
 mod transaction;

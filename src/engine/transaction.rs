@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::asked::Asked;
-use super::command::Effect;
+use super::command::{Effect, Lane};
 use super::inbox::{self, Known};
 use super::outbox::{self, Pending, Stored};
 use super::{Engine, jobs};
@@ -18,6 +18,8 @@ pub(super) enum Task {
     Accept {
         /// Its id.
         job: String,
+        /// Where it waits for its turn.
+        lane: Lane,
     },
 }
 
@@ -95,7 +97,7 @@ impl Transaction {
                 }
                 Ok(Done::Answered(stored, row))
             }
-            Task::Accept { job } => {
+            Task::Accept { job, .. } => {
                 insert_job(unit, job, &self.asked)?;
                 if let Some(key) = &key {
                     inbox::insert(unit, key, None, Some(job))?;
@@ -158,9 +160,9 @@ impl Work for Transaction {
                 asked.answered(&engine, stored, row);
             }
             (Ok(()), Some(Done::Accepted)) => {
-                if let Task::Accept { job } = task {
+                if let Task::Accept { job, lane } = task {
                     engine.count(&asked, "accepted");
-                    engine.start_job(job, asked);
+                    engine.start_job(job, lane, asked);
                 }
             }
             (Ok(()), Some(Done::Repeated(stored))) => {

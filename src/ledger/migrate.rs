@@ -28,7 +28,8 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { number: 6, sql: include_str!("../../migrations/0006_memory_lifecycle.sql") },
     Migration { number: 7, sql: include_str!("../../migrations/0007_conscience_rules.sql") },
     Migration { number: 8, sql: include_str!("../../migrations/0008_gate.sql") },
-    Migration { number: 9, sql: include_str!("../../migrations/0009_schedule.sql") },
+    Migration { number: 9, sql: include_str!("../../migrations/0009_llm_cost.sql") },
+    Migration { number: 10, sql: include_str!("../../migrations/0010_schedule.sql") },
 ];
 
 /// Why the schema could not be brought up to date, or not back.

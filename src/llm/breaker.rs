@@ -79,10 +79,11 @@ impl Breaker {
 }
 
 impl Permit<'_> {
-    /// The provider did what it should.
-    pub(super) fn succeeded(mut self) {
+    /// The provider did what it should; whether that closed the breaker.
+    pub(super) fn succeeded(mut self) -> bool {
         self.settled = true;
-        *self.breaker.state() = State::Closed { failures: 0 };
+        let before = std::mem::replace(&mut *self.breaker.state(), State::Closed { failures: 0 });
+        !matches!(before, State::Closed { .. })
     }
 
     /// The provider did not; whether that opened the breaker.
@@ -129,7 +130,7 @@ mod tests {
         let start = Instant::now();
         let fail = |at| breaker.ask(at).unwrap().failed(at);
         assert!(!fail(start) && !fail(start));
-        breaker.ask(start).unwrap().succeeded();
+        assert!(!breaker.ask(start).unwrap().succeeded());
         assert!(!fail(start) && !fail(start) && fail(start));
         assert_eq!((breaker.word(start), breaker.trips()), ("open", 1));
         assert_eq!(breaker.ask(start + Duration::from_secs(10)).unwrap_err(), Duration::from_secs(20));
@@ -142,7 +143,7 @@ mod tests {
         assert_eq!(breaker.trips(), 2);
 
         let much_later = later + PAUSE;
-        breaker.ask(much_later).unwrap().succeeded();
+        assert!(breaker.ask(much_later).unwrap().succeeded());
         assert_eq!(breaker.word(much_later), "closed");
         assert!(!fail(much_later), "it counts from the beginning");
     }
@@ -154,7 +155,7 @@ mod tests {
         assert!(breaker.ask(now).unwrap().failed(now));
         drop(breaker.ask(now).unwrap());
         let now = Instant::now();
-        breaker.ask(now).unwrap().succeeded();
+        assert!(breaker.ask(now).unwrap().succeeded());
         assert_eq!(breaker.word(now), "closed");
     }
 

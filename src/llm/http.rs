@@ -24,6 +24,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// Takes the bytes of an answer as they come.
+pub(super) type Feed<'f> = dyn FnMut(&[u8]) + Send + 'f;
+
 /// What came back.
 pub(super) struct Response {
     pub status: u16,
@@ -58,12 +61,13 @@ impl Http {
         Ok(Self(client))
     }
 
-    /// Posts `body`; the caller bounds the time.
+    /// Posts `body`; the caller bounds the time. The body of a good answer goes to `feed` as it comes, where there is one.
     pub(super) async fn post(
         &self,
         url: &Uri,
         key: Option<&str>,
         body: Vec<u8>,
+        feed: Option<&mut Feed<'_>>,
     ) -> Result<Response, Failure> {
         let mut request = Request::post(url.clone())
             .header(CONTENT_TYPE, "application/json")
@@ -83,9 +87,19 @@ impl Http {
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map(Duration::from_secs);
-        let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(|error| {
+        let failure = |error: Box<dyn std::error::Error + Send + Sync>| {
             if error.is::<LengthLimitError>() { Failure::TooLarge } else { Failure::Unreachable }
-        })?;
-        Ok(Response { status, retry_after, body: body.to_bytes() })
+        };
+        let mut body = Limited::new(response.into_body(), MAX_BODY);
+        let Some(feed) = feed.filter(|_| (200..300).contains(&status)) else {
+            let body = body.collect().await.map_err(failure)?.to_bytes();
+            return Ok(Response { status, retry_after, body });
+        };
+        while let Some(frame) = body.frame().await {
+            if let Ok(bytes) = frame.map_err(failure)?.into_data() {
+                feed(&bytes);
+            }
+        }
+        Ok(Response { status, retry_after, body: Bytes::new() })
     }
 }

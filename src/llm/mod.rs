@@ -1,10 +1,11 @@
 //! Language models: a remote provider first, then the local one.
 //!
 //! Promises: each provider has a breaker, a limit of time and a budget of its own; a provider that is slow or gone delays
-//! nobody who asks for something else; an answer that did not come from the first provider says so (`degraded`). Must not:
+//! nobody who asks for something else, since whoever asks a model is a job of a lane of its own; an answer that did not come from the first provider says so (`degraded`). Must not:
 //! put a question, an answer or a key into a log or an error.
 
 mod breaker;
+mod chain;
 mod http;
 pub mod model;
 mod provider;
@@ -16,25 +17,30 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
-use crate::engine::command::{Answer, Entry};
+use crate::engine::Events;
+use crate::engine::command::Entry;
 use crate::ledger::Ledger;
 use crate::observe::Metrics;
 use crate::tls::TlsError;
+use crate::wire::Fault;
 use crate::wire::topic::Target;
-use crate::wire::{Code, Fault};
 use breaker::Breaker;
 use http::Http;
-use model::{AskProviders, Complete, Completion, ProviderState, Providers};
-use provider::Provider;
+use model::{AskProviders, Complete, ProviderState, Providers};
+use provider::{Provider, Told};
 use usage::Usage;
 use wire::Dialect;
 
-pub use provider::Options as ProviderOptions;
+pub use chain::{Formal, Given};
+pub use provider::{Budget, Options as ProviderOptions};
+
+/// What `degraded` says before the name of a provider that should have answered, and did not.
+const UNANSWERED: &str = "llm_";
 
 /// Why a provider gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,7 +107,7 @@ pub struct Config {
     pub local: Option<Model>,
     /// Authorities that providers' certificates may come from (PEM).
     pub ca_file: PathBuf,
-    /// Requests to models at the same time; more are answered `busy`.
+    /// Questions to models at the same time, and judgements at the same time; more are answered `busy`, or by the rules.
     pub at_once: usize,
     /// Failures in a row that open a breaker.
     pub breaker_failures: u32,
@@ -120,8 +126,8 @@ pub struct Model {
     pub key_file: Option<PathBuf>,
     /// Longest time of one request.
     pub limit: Duration,
-    /// Tokens that may be used in a day.
-    pub daily_tokens: Option<u64>,
+    /// What may be used in a day.
+    pub budget: Budget,
 }
 
 /// Why models cannot be asked.
@@ -143,7 +149,8 @@ pub struct Llm {
     /// In the order in which they are asked.
     providers: Vec<Provider>,
     http: Option<Http>,
-    at_once: Semaphore,
+    completing: Semaphore,
+    judging: Semaphore,
     metrics: Metrics,
 }
 
@@ -152,18 +159,20 @@ pub struct Llm {
 pub fn commands() -> Vec<Entry<Llm>> {
     const SERVICE: &str = "llm";
     vec![
-        Entry::read(
+        Entry::job(
             SERVICE,
             "complete",
             "Has a model answer: the remote one, else the local one",
-            |llm: Arc<Llm>, _, request: Complete| async move { llm.complete(request).await },
+            true,
+            |llm: Arc<Llm>, _, request: Complete, progress| async move { llm.complete(request, &progress).await },
         )
-        .also_on(&[Target::Any]),
+        .also_on(&[Target::Any])
+        .asks_models(),
         Entry::read(
             SERVICE,
             "providers",
             "Shows how the providers of models are",
-            |llm: Arc<Llm>, _, _: AskProviders| async move { Ok(llm.providers().into()) },
+            |llm: Arc<Llm>, _, _: AskProviders| async move { Ok(Providers { providers: llm.states() }.into()) },
         ),
     ]
 }
@@ -178,6 +187,7 @@ impl Llm {
         ledger: &Ledger,
         clock: &Clock,
         metrics: Metrics,
+        events: Events,
     ) -> Result<Arc<Self>, OpenError> {
         let wanted = [("remote", Dialect::OpenAi, config.remote), ("local", Dialect::Ollama, config.local)];
         let mut providers = Vec::new();
@@ -188,11 +198,12 @@ impl Llm {
                 model: model.name,
                 key_file: model.key_file,
                 limit: model.limit,
-                daily_tokens: model.daily_tokens,
+                budget: model.budget,
             };
             let usage = Usage::open(name, ledger.clone(), clock.clone()).await.map_err(OpenError::Ledger)?;
             let breaker = Breaker::new(config.breaker_failures, config.breaker_pause);
-            providers.push(Provider::new(name, dialect, options, breaker, usage));
+            let told = Told { metrics: metrics.clone(), events: events.clone(), clock: clock.clone() };
+            providers.push(Provider::new(name, dialect, options, breaker, usage, told));
         }
         let http = if providers.is_empty() {
             None
@@ -201,82 +212,34 @@ impl Llm {
             let opened = tokio::task::spawn_blocking(move || Http::new(&ca)).await;
             Some(opened.map_err(|_| OpenError::Address)??)
         };
-        Ok(Arc::new(Self { providers, http, at_once: Semaphore::new(config.at_once), metrics }))
+        let places = || Semaphore::new(config.at_once);
+        Ok(Arc::new(Self { providers, http, completing: places(), judging: places(), metrics }))
     }
 
-    async fn complete(&self, request: Complete) -> Result<Answer<Completion>, Fault> {
-        let started = Instant::now();
-        let prompt = request.prompt()?;
-        let Some(http) = &self.http else {
-            return Err(Fault::new(Code::Unavailable, "no model is configured on this node"));
-        };
-        // Not waited for: whoever waits here would hold the place of a command that needs no model.
-        let Ok(_place) = self.at_once.try_acquire() else {
-            return Err(Fault::new(Code::Busy, "too many questions to models at once").retry_after(1_000));
-        };
-        let mut failed = Vec::new();
+    /// Whether any model is configured.
+    #[must_use]
+    pub const fn has_models(&self) -> bool {
+        self.http.is_some()
+    }
+
+    /// How the providers are, in the order in which they are asked.
+    #[must_use]
+    pub fn states(&self) -> Vec<ProviderState> {
+        self.providers.iter().map(Provider::state).collect()
+    }
+
+    /// Providers that are left alone at the moment: `llm_remote`, `llm_local`.
+    #[must_use]
+    pub fn unanswering(&self) -> Vec<String> {
+        let states = self.providers.iter().map(Provider::state).filter(|state| state.breaker != "closed");
+        states.map(|state| format!("{UNANSWERED}{}", state.provider)).collect()
+    }
+
+    /// Shows in the metrics how the breakers are.
+    pub fn show(&self) {
         for provider in &self.providers {
-            let asked = Instant::now();
-            match provider.ask(http, &prompt).await {
-                Ok(completed) => {
-                    self.metrics.llm_request(provider.name, "ok", asked.elapsed());
-                    self.metrics.llm_tokens(provider.name, completed.tokens_in + completed.tokens_out);
-                    provider.usage.count(&completed).await;
-                    let body = Completion {
-                        text: completed.text,
-                        model: completed.model.unwrap_or_else(|| provider.options.model.clone()),
-                        provider: provider.name.to_owned(),
-                        finish_reason: completed.finish,
-                        tokens_in: completed.tokens_in,
-                        tokens_out: completed.tokens_out,
-                        latency_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-                    };
-                    let degraded = failed.iter().map(|(name, _)| format!("llm_{name}")).collect();
-                    return Ok(Answer { body, degraded });
-                }
-                Err(failure) => {
-                    self.metrics.llm_request(provider.name, failure.label(), asked.elapsed());
-                    failed.push((provider.name, failure));
-                }
-            }
+            let state = provider.state();
+            self.metrics.llm_breaker(provider.name, state.breaker != "closed", state.trips);
         }
-        Err(none_answered(&failed))
-    }
-
-    fn providers(&self) -> Providers {
-        let now = Instant::now();
-        let state = |provider: &Provider| ProviderState {
-            provider: provider.name.to_owned(),
-            model: provider.options.model.clone(),
-            breaker: provider.breaker.word(now).to_owned(),
-            trips: provider.breaker.trips(),
-            requests: provider.usage.requests_today(),
-            tokens: provider.usage.tokens_today(),
-            daily_tokens: provider.options.daily_tokens,
-            last_failure: provider.last_failure().map(str::to_owned),
-        };
-        Providers { providers: self.providers.iter().map(state).collect() }
-    }
-}
-
-/// What the asker is told: which provider failed in which way, and when it may be worth another try.
-fn none_answered(failed: &[(&'static str, Failure)]) -> Fault {
-    let reasons: Vec<_> =
-        failed.iter().map(|(name, failure)| format!("{name}: {}", failure.label())).collect();
-    if failed.iter().all(|(_, failure)| *failure == Failure::Refused) {
-        return Fault::invalid(format!("no model took the request ({})", reasons.join(", ")));
-    }
-    let wait = failed
-        .iter()
-        .filter_map(|(_, failure)| match failure {
-            Failure::Open { left } => Some(*left),
-            Failure::RateLimited { after } => *after,
-            _ => None,
-        })
-        .min();
-    let fault = Fault::new(Code::Unavailable, format!("no model answered ({})", reasons.join(", ")));
-    match wait {
-        Some(wait) => fault.retry_after(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
-        None => fault,
     }
 }

@@ -54,6 +54,9 @@ pub struct Complete {
     /// How freely it answers, from 0 to 2; the provider's default when absent.
     #[schemars(range(min = 0.0, max = 2.0))]
     pub temperature: Option<f64>,
+    /// Whether to tell the answer on `events/jobs` piece by piece as it comes. Whoever may hear events hears it too.
+    #[serde(default)]
+    pub stream: bool,
 }
 
 const fn default_tokens() -> u32 {
@@ -66,6 +69,8 @@ pub(super) struct Prompt {
     pub messages: Vec<Message>,
     pub max_tokens: u32,
     pub temperature: Option<f64>,
+    /// JSON Schema that the answer has to follow.
+    pub schema: Option<serde_json::Value>,
 }
 
 impl Complete {
@@ -93,7 +98,7 @@ impl Complete {
         if self.temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
             return Err(Fault::invalid("temperature: expected a number from 0 to 2"));
         }
-        Ok(Prompt { messages, max_tokens: self.max_tokens, temperature: self.temperature })
+        Ok(Prompt { messages, max_tokens: self.max_tokens, temperature: self.temperature, schema: None })
     }
 }
 
@@ -113,6 +118,9 @@ pub struct Completion {
     pub tokens_in: u64,
     /// Tokens of the answer.
     pub tokens_out: u64,
+    /// What it cost in US dollars, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
     /// How long it took, in milliseconds, with all that failed before.
     pub latency_ms: u64,
 }
@@ -147,6 +155,16 @@ pub struct ProviderState {
     /// Tokens that it may cost in a day; absent without a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub daily_tokens: Option<u64>,
+    /// What it cost today (UTC) in US dollars.
+    pub cost_usd: f64,
+    /// US dollars that it may cost in a day; absent without a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub daily_usd: Option<f64>,
+    /// How often it should have answered and did not, since the start: the next one was asked, or none was left.
+    pub fallbacks: u64,
+    /// How long its last answer took, in milliseconds; absent when it has given none, since the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<u64>,
     /// Why it failed last; absent when it has not, since the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,

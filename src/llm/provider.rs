@@ -1,17 +1,23 @@
-//! One provider: its address, its breaker, and how it is asked.
+//! One provider: its address, its breaker and budget, and how it is asked.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::Uri;
 
 use super::Failure;
-use super::breaker::Breaker;
+use super::breaker::{Breaker, Permit};
+use super::chain::millis;
 use super::http::Http;
-use super::model::Prompt;
+use super::model::{Prompt, ProviderState};
 use super::usage::Usage;
-use super::wire::{Completed, Dialect};
+use super::wire::{Completed, Dialect, Stream};
+use crate::clock::Clock;
+use crate::engine::jobs::Progress;
+use crate::engine::{ErrorEvent, Events};
+use crate::observe::Metrics;
 
 /// Times that one request is tried, where trying again can help.
 const ATTEMPTS: u32 = 2;
@@ -21,6 +27,20 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Longest pause that a provider may ask for and still be tried again by the same request.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A provider that had at least this long, and did not answer, counts as failed although its asker waited no longer.
+const FAIR: Duration = Duration::from_secs(5);
+
+/// What may be used in a day.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Budget {
+    /// Tokens of questions and answers.
+    pub tokens: Option<u64>,
+    /// US dollars.
+    pub usd: Option<f64>,
+    /// US dollars for a million tokens of questions and of answers, where the provider does not say what it charges.
+    pub usd_per_million: (f64, f64),
+}
 
 /// Where and how a provider is asked.
 #[derive(Clone, Debug)]
@@ -33,17 +53,33 @@ pub struct Options {
     pub key_file: Option<PathBuf>,
     /// Longest time of one request, with its second try.
     pub limit: Duration,
-    /// Tokens that it may use in a day.
-    pub daily_tokens: Option<u64>,
+    /// What may be used in a day.
+    pub budget: Budget,
+}
+
+/// Where a provider's troubles are told.
+pub(super) struct Told {
+    pub metrics: Metrics,
+    pub events: Events,
+    pub clock: Clock,
 }
 
 pub(super) struct Provider {
     pub name: &'static str,
     pub options: Options,
-    pub breaker: Breaker,
     pub usage: Usage,
+    breaker: Breaker,
     dialect: Dialect,
-    last_failure: Mutex<Option<&'static str>>,
+    told: Told,
+    fallbacks: AtomicU64,
+    last: Mutex<Last>,
+}
+
+/// How it went last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Last {
+    failure: Option<&'static str>,
+    latency: Option<Duration>,
 }
 
 impl Provider {
@@ -53,60 +89,153 @@ impl Provider {
         options: Options,
         breaker: Breaker,
         usage: Usage,
+        told: Told,
     ) -> Self {
-        Self { name, options, breaker, usage, dialect, last_failure: Mutex::new(None) }
+        let last = Mutex::default();
+        Self { name, options, usage, breaker, dialect, told, fallbacks: AtomicU64::new(0), last }
     }
 
-    /// Why it failed last.
-    pub(super) fn last_failure(&self) -> Option<&'static str> {
-        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn state(&self) -> ProviderState {
+        let last = *self.last();
+        ProviderState {
+            provider: self.name.to_owned(),
+            model: self.options.model.clone(),
+            breaker: self.breaker.word(Instant::now()).to_owned(),
+            trips: self.breaker.trips(),
+            requests: self.usage.requests_today(),
+            tokens: self.usage.tokens_today(),
+            daily_tokens: self.options.budget.tokens,
+            cost_usd: self.usage.cost_today(),
+            daily_usd: self.options.budget.usd,
+            fallbacks: self.fallbacks.load(Ordering::Relaxed),
+            latency_ms: last.latency.map(millis),
+            last_failure: last.failure.map(str::to_owned),
+        }
     }
 
-    /// Asks it, when its breaker and budget allow.
-    pub(super) async fn ask(&self, http: &Http, prompt: &Prompt) -> Result<Completed, Failure> {
-        if self.options.daily_tokens.is_some_and(|limit| self.usage.tokens_today() >= limit) {
+    fn last(&self) -> std::sync::MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks it, when its breaker and budget allow, for at most `limit`. An answer that `read` does not take is none.
+    pub(super) async fn ask<T>(
+        &self,
+        http: &Http,
+        prompt: &Prompt,
+        limit: Duration,
+        listener: Option<&Progress>,
+        read: &impl Fn(&Completed) -> Option<T>,
+    ) -> Result<(Completed, T), Failure> {
+        let asked = self.try_to_ask(http, prompt, limit, listener, read).await;
+        if let Err(failure) = asked {
+            self.fallbacks.fetch_add(1, Ordering::Relaxed);
+            if !matches!(failure, Failure::Open { .. } | Failure::Budget) {
+                self.last().failure = Some(failure.label());
+            }
+        }
+        asked
+    }
+
+    async fn try_to_ask<T>(
+        &self,
+        http: &Http,
+        prompt: &Prompt,
+        limit: Duration,
+        listener: Option<&Progress>,
+        read: &impl Fn(&Completed) -> Option<T>,
+    ) -> Result<(Completed, T), Failure> {
+        if self.is_spent() {
             return Err(Failure::Budget);
         }
         let permit = self.breaker.ask(Instant::now()).map_err(|left| Failure::Open { left })?;
-        let asked = tokio::time::timeout(self.options.limit, self.attempts(http, prompt)).await;
-        match asked.unwrap_or(Err(Failure::Timeout)) {
+        let (started, allowed) = (Instant::now(), limit.min(self.options.limit));
+        let Ok(asked) = tokio::time::timeout(allowed, self.attempts(http, prompt, listener)).await else {
+            if allowed >= self.options.limit.min(FAIR) {
+                self.failed(permit, Failure::Timeout);
+            }
+            return Err(Failure::Timeout);
+        };
+        let read = match asked {
             Ok(completed) => {
-                permit.succeeded();
-                Ok(completed)
+                // It is paid for, whether it is of use or not.
+                self.count(&completed).await;
+                read(&completed).map(|value| (completed, value)).ok_or(Failure::Malformed)
+            }
+            Err(failure) => Err(failure),
+        };
+        match read {
+            Ok(read) => {
+                self.last().latency = Some(started.elapsed());
+                self.succeeded(permit);
+                Ok(read)
             }
             // It is there, and understood that this request is none for it.
             Err(Failure::Refused) => {
-                permit.succeeded();
-                Err(self.note(Failure::Refused))
+                self.succeeded(permit);
+                Err(Failure::Refused)
             }
             Err(failure) => {
-                if permit.failed(Instant::now()) {
-                    tracing::warn!(
-                        provider = self.name,
-                        failure = failure.label(),
-                        "a model's breaker has opened"
-                    );
-                }
-                Err(self.note(failure))
+                self.failed(permit, failure);
+                Err(failure)
             }
         }
     }
 
-    fn note(&self, failure: Failure) -> Failure {
-        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure.label());
-        failure
+    fn is_spent(&self) -> bool {
+        let Budget { tokens, usd, .. } = self.options.budget;
+        tokens.is_some_and(|limit| self.usage.tokens_today() >= limit)
+            || usd.is_some_and(|limit| self.usage.cost_today() >= limit)
     }
 
-    async fn attempts(&self, http: &Http, prompt: &Prompt) -> Result<Completed, Failure> {
+    async fn count(&self, completed: &Completed) {
+        let (tokens_in, tokens_out) = (completed.tokens_in, completed.tokens_out);
+        self.told.metrics.llm_tokens(self.name, tokens_in.saturating_add(tokens_out));
+        let (per_in, per_out) = self.options.budget.usd_per_million;
+        let by_price = (tokens_in as f64 * per_in + tokens_out as f64 * per_out) / 1e6;
+        let cost = completed.cost.unwrap_or(by_price);
+        self.told.metrics.llm_cost(self.name, cost);
+        self.usage.count(completed, cost).await;
+    }
+
+    fn succeeded(&self, permit: Permit<'_>) {
+        if permit.succeeded() {
+            tracing::info!(provider = self.name, "a model's breaker has closed");
+            self.tell("breaker_closed", &format!("the {} model answers again", self.name));
+        }
+    }
+
+    fn failed(&self, permit: Permit<'_>, failure: Failure) {
+        if permit.failed(Instant::now()) {
+            let failure = failure.label();
+            tracing::warn!(provider = self.name, failure, "a model's breaker has opened");
+            let message = format!("the {} model is left alone for a while: {failure}", self.name);
+            self.tell("breaker_opened", &message);
+        }
+    }
+
+    fn tell(&self, error: &'static str, message: &str) {
+        let event = ErrorEvent { error, message, timestamp: self.told.clock.now() };
+        self.told.events.tell("errors", &event);
+    }
+
+    async fn attempts(
+        &self,
+        http: &Http,
+        prompt: &Prompt,
+        listener: Option<&Progress>,
+    ) -> Result<Completed, Failure> {
         let key = self.key().await?;
-        let body = serde_json::to_vec(&self.dialect.request(&self.options.model, prompt))
-            .map_err(|_| Failure::Refused)?;
+        let request = self.dialect.request(&self.options.model, prompt, listener.is_some());
+        let body = serde_json::to_vec(&request).map_err(|_| Failure::Refused)?;
         let mut attempt = 1;
         loop {
-            let asked = http
-                .post(&self.options.url, key.as_deref(), body.clone())
-                .await
-                .and_then(|response| self.dialect.read(&response));
+            let asked = match listener {
+                Some(listener) => self.stream(http, key.as_deref(), body.clone(), listener).await,
+                None => http
+                    .post(&self.options.url, key.as_deref(), body.clone(), None)
+                    .await
+                    .and_then(|response| self.dialect.read(&response)),
+            };
             let pause = match &asked {
                 Err(failure) if attempt < ATTEMPTS => match failure.pause() {
                     Some(pause) if pause <= PATIENCE => pause.max(PAUSE),
@@ -117,6 +246,24 @@ impl Provider {
             tokio::time::sleep(pause + PAUSE.mul_f64(fastrand::f64())).await;
             attempt += 1;
         }
+    }
+
+    /// Asks for the answer piece by piece, and says each to `listener`.
+    async fn stream(
+        &self,
+        http: &Http,
+        key: Option<&str>,
+        body: Vec<u8>,
+        listener: &Progress,
+    ) -> Result<Completed, Failure> {
+        let mut stream = Stream::new(self.dialect);
+        listener.say_anew();
+        let mut feed = |bytes: &[u8]| listener.say(&stream.feed(bytes));
+        let response = http.post(&self.options.url, key, body, Some(&mut feed)).await?;
+        if !(200..300).contains(&response.status) {
+            return self.dialect.read(&response);
+        }
+        stream.end()
     }
 
     /// The API key, read anew so that a rotated one is used at once.

@@ -1,5 +1,7 @@
 //! What may be asked of memory, and what is answered. Pure.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,9 @@ pub struct Query {
     /// Only records about this entity.
     #[serde(default)]
     pub entity: Option<String>,
+    /// Only records about this entity, or linked to it in the soul.
+    #[serde(default)]
+    pub about: Option<String>,
     /// Only records of this namespace.
     #[serde(default)]
     pub namespace: Option<String>,
@@ -96,7 +101,9 @@ impl Query {
             return Err(Fault::invalid("layers: expected each layer at most once"));
         }
         check_tags(&self.tags)?;
-        self.entity.as_deref().map_or(Ok(()), |entity| length("entity", entity, MAX_ENTITY_CHARS))?;
+        for (field, name) in [("entity", &self.entity), ("about", &self.about)] {
+            name.as_deref().map_or(Ok(()), |name| length(field, name, MAX_ENTITY_CHARS))?;
+        }
         let name = |field, name: &Option<String>| match name {
             Some(name) => length(field, name, MAX_NAME_CHARS),
             None => Ok(()),
@@ -105,14 +112,16 @@ impl Query {
         name("user", &self.user)
     }
 
-    /// What a record must be like beside its text: the filters, and the fields of the expression.
+    /// What a record must be like beside its text: the filters, and the fields of the expression. `linked` are the records that
+    /// are linked to whom the query is about.
     #[must_use]
-    pub fn filter(&self, expression: &Expression) -> Filter {
+    pub fn filter(&self, expression: &Expression, linked: Linked) -> Filter {
         let mut filter = Filter {
             layers: self.layers.clone(),
             named_layers: expression.layers.clone(),
             tags: expression.tags.clone(),
             entities: expression.entities.clone(),
+            about: self.about.clone().map(|name| About { name, linked }),
             namespace: self.namespace.clone(),
             user: self.user.clone(),
             from: self.from,
@@ -126,11 +135,24 @@ impl Query {
     /// Distinguishes this query from others that may not continue where it stopped. Limit and form do not count.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let Self { text, layers, tags, entity, namespace, user, from, to, .. } = self;
-        let described =
-            format!("{text:?} {layers:?} {tags:?} {entity:?} {namespace:?} {user:?} {from:?} {to:?}");
+        let Self { text, layers, tags, entity, about, namespace, user, from, to, .. } = self;
+        let described = format!(
+            "{text:?} {layers:?} {tags:?} {entity:?} {about:?} {namespace:?} {user:?} {from:?} {to:?}"
+        );
         super::model::checksum(&described)[..16].to_owned()
     }
+}
+
+/// Records by the keys that the index knows them by, with their ids.
+pub type Linked = BTreeMap<u64, String>;
+
+/// Whom records have to be about.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The entity.
+    pub name: String,
+    /// What is linked to it, whatever the records themselves name.
+    pub linked: Linked,
 }
 
 /// What a record must be like, beside its text.
@@ -144,6 +166,8 @@ pub struct Filter {
     pub tags: Wanted<String>,
     /// This entity (all of them: two exclude each other), none of those.
     pub entities: Wanted<String>,
+    /// About this entity, or linked to it.
+    pub about: Option<About>,
     /// This namespace.
     pub namespace: Option<String>,
     /// This user.
@@ -172,6 +196,10 @@ impl Filter {
             && !self.tags.not.iter().any(has)
             && self.entities.is.iter().all(about)
             && !self.entities.not.iter().any(about)
+            && self
+                .about
+                .as_ref()
+                .is_none_or(|wanted| about(&wanted.name) || wanted.linked.values().any(|id| *id == record.id))
             && self.namespace.as_ref().is_none_or(|namespace| record.namespace == *namespace)
             && self.user.as_ref().is_none_or(|user| record.user.as_ref() == Some(user))
             && self.from.is_none_or(|from| record.created >= from)
@@ -185,6 +213,7 @@ impl Filter {
             && self.tags.not.is_empty()
             && self.entities.is.is_empty()
             && self.entities.not.is_empty()
+            && self.about.is_none()
             && self.namespace.is_none()
             && self.user.is_none()
     }

@@ -9,13 +9,14 @@ use super::cursor::Cursor;
 use super::expression::Expression;
 use super::index::{Candidate, Place, Request, Searched, ShardState, Words};
 use super::model::Record;
-use super::query::{COUNTED, Consistency, Filter, Found, Hit, Query};
+use super::query::{COUNTED, Consistency, Filter, Found, Hit, Linked, Query};
 use super::requests::MAX_IDS;
 use super::snippet::Marker;
 use super::store::Kept;
 use super::{Memory, Ranking, store};
 use crate::clock::Timestamp;
 use crate::engine::command::Answer;
+use crate::soul;
 use crate::wire::{Code, Fault};
 
 /// Longest wait for other searches to end.
@@ -51,8 +52,12 @@ impl Memory {
         query.validate()?;
         let cursor = Cursor::read(&query)?;
         let expression = Expression::parse(query.text.as_deref().unwrap_or_default());
+        let linked = match query.about.clone() {
+            None => Linked::new(),
+            Some(name) => self.ledger.read(move |ledger| linked(ledger, &name)).await?,
+        };
         let asked = Arc::new(Asked {
-            filter: query.filter(&expression),
+            filter: query.filter(&expression, linked),
             words: Words::of(&expression, self.projection().layout()),
             limit: query.limit as usize,
             count: if query.explain { u64::MAX } else { COUNTED },
@@ -186,6 +191,14 @@ impl Memory {
             })
             .collect()
     }
+}
+
+/// The records that are linked to an entity in the soul.
+fn linked(ledger: &Connection, name: &str) -> Result<Linked, Fault> {
+    let ids = soul::linked(ledger, name)?;
+    ids.into_iter()
+        .filter_map(|id| store::key_of(ledger, &id).map(|key| Some((key?, id))).transpose())
+        .collect()
 }
 
 /// The shards that may hold a hit, as the ledger has them at admission.

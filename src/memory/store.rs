@@ -292,6 +292,15 @@ pub fn find(connection: &Connection, seal: &Seal, id: &str) -> Result<Option<Kep
     one(connection, seal, "r.id = ?1", id)
 }
 
+/// The key that the index knows the record with this id by.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn key_of(connection: &Connection, id: &str) -> Result<Option<u64>, Fault> {
+    let mut statement = connection.prepare_cached("SELECT key FROM memory_record WHERE id = ?1")?;
+    Ok(statement.query_row([id], |row| unsigned(row, 0)).optional()?)
+}
+
 /// The record of that key, forgotten or not.
 ///
 /// # Errors

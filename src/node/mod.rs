@@ -7,6 +7,7 @@
 mod agenda;
 mod declared;
 mod diary;
+mod judge;
 mod presence;
 mod running;
 mod service;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{AuthMode, Config};
-use crate::conscience::{self, Conscience};
+use crate::conscience::{self, Conscience, Judge};
 use crate::engine::command::Declaration;
 use crate::engine::jobs::Jobs;
 use crate::engine::port::Publish;
@@ -209,12 +210,14 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         Memory::open(ledger.clone(), settings::memory_seal(&node_key), settings::memory_config(&config))
             .map_err(|source| RunError::Io { what: "the memory's index".to_owned(), source })?;
     memory.prepare().await.map_err(|fault| RunError::Service { service: "memory", fault })?;
+    let llm_config = settings::llm_config(&config);
+    let llm = Llm::open(llm_config, &ledger, &clock, metrics.clone(), events.clone()).await?;
     let diary = Arc::new(diary::NodeDiary(memory.clone()));
-    let conscience = Conscience::open(ledger.clone(), conscience_config, events.clone(), diary)
+    let judge = llm.has_models().then(|| Arc::new(judge::NodeJudge(llm.clone())) as Arc<dyn Judge>);
+    let conscience = Conscience::open(ledger.clone(), conscience_config, events.clone(), diary, judge)
         .await
         .map_err(|fault| RunError::Service { service: "conscience", fault })?;
 
-    let llm = Llm::open(settings::llm_config(&config), &ledger, &clock, metrics.clone()).await?;
     let settings::Gated { seal, keys, guard } =
         tokio::task::block_in_place(|| settings::gate(&config, &node_key, &ledger))?;
 
@@ -226,16 +229,16 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     );
     let publisher: Arc<dyn Publish> = Arc::new(publisher);
     let jobs = Jobs::new(config.limits.jobs_in_flight);
-    let (reload, reload_asked) = watch::channel(0);
-    let state = Arc::new(NodeState::new(
+    let (state, reload_asked) = NodeState::new(
         names.clone(),
         ledger.clone(),
         jobs.clone(),
         health.clone(),
         publisher.clone(),
         guard.clone(),
-        reload,
-    ));
+        llm.clone(),
+    );
+    let state = Arc::new(state);
     let options = agenda::options(&config);
     let schedule = tokio::task::block_in_place(|| {
         Schedule::open(ledger.clone(), events.clone(), metrics.clone(), options)
@@ -289,6 +292,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         keys,
         guard,
         conscience: conscience.clone(),
+        llm,
     };
     let hooks = Hooks {
         presence: presence.clone(),

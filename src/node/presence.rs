@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::state::{NodeState, State, Status};
 use crate::clock::Timestamp;
-use crate::engine::Events;
 use crate::engine::port::{Outgoing, Publish};
+use crate::engine::{ErrorEvent, Events};
 use crate::mqtt::Presence;
 use crate::observe::Condition;
 use crate::observe::systemd::Systemd;

@@ -15,6 +15,7 @@ use crate::engine::port::{Publication, Publish};
 use crate::gate::guard::Guard;
 use crate::gate::keys::Keys;
 use crate::ledger::Ledger;
+use crate::llm::Llm;
 use crate::memory::Memory;
 use crate::observe::health::STALL_AFTER;
 use crate::observe::{Condition, Health, Metrics};
@@ -49,6 +50,7 @@ pub(super) struct Running {
     pub keys: Arc<Keys>,
     pub guard: Arc<Guard>,
     pub conscience: Arc<Conscience>,
+    pub llm: Arc<Llm>,
 }
 
 impl Running {
@@ -86,6 +88,7 @@ impl Running {
             for (cache, stats) in self.conscience.cache_stats() {
                 self.metrics.cache_requests(cache, stats.hits, stats.misses);
             }
+            self.llm.show();
             self.metrics.outbox_open(engine.map_or(0, Engine::outbox_open));
             self.metrics.queue_depth("running", engine.map_or(0, Engine::running));
             self.metrics.auth_open(self.guard.mode() == AuthMode::Open);

@@ -189,6 +189,7 @@ async fn status(state: &NodeState) -> Result<Status, Fault> {
     }
     status.schedule = state.scheduled();
     status.backup = state.backups();
+    status.models = state.models();
     Ok(status)
 }
 

@@ -213,11 +213,15 @@ pub(super) fn llm_config(config: &Config) -> llm::Config {
     let llm = &config.llm;
     let model = |url: &Option<String>, name: &Option<String>, limit| {
         let (url, name) = url.clone().zip(name.clone())?;
-        Some(llm::Model { url, name, key_file: None, limit, daily_tokens: None })
+        Some(llm::Model { url, name, key_file: None, limit, budget: llm::Budget::default() })
     };
     let remote = model(&llm.remote_url, &llm.remote_model, llm.remote_timeout).map(|remote| llm::Model {
         key_file: llm.remote_key_file.clone(),
-        daily_tokens: Some(llm.remote_daily_tokens).filter(|tokens| *tokens > 0),
+        budget: llm::Budget {
+            tokens: Some(llm.remote_daily_tokens).filter(|tokens| *tokens > 0),
+            usd: Some(llm.remote_daily_usd).filter(|usd| *usd > 0.0),
+            usd_per_million: (llm.remote_usd_per_million_in, llm.remote_usd_per_million_out),
+        },
         ..remote
     });
     llm::Config {
@@ -272,6 +276,17 @@ pub(super) async fn conscience_config(config: &Config) -> Result<conscience::Con
         thresholds: conscience::Thresholds {
             approve_at: settings.approve_at,
             refuse_below: settings.refuse_below,
+        },
+        judge: conscience::Bounds {
+            asked: match settings.judge {
+                config::JudgeAsked::Open => conscience::Asked::Open,
+                config::JudgeAsked::Always => conscience::Asked::Always,
+                config::JudgeAsked::Never => conscience::Asked::Never,
+            },
+            above: settings.judge_above,
+            below: settings.judge_below,
+            reach: settings.judge_reach,
+            limit: settings.judge_timeout,
         },
         review_expiry: settings.review_expiry,
         keep_decisions: settings.decisions,

@@ -14,6 +14,8 @@ use crate::engine::jobs::Jobs;
 use crate::engine::port::Publish;
 use crate::gate::guard::Guard;
 use crate::ledger::Ledger;
+use crate::llm::Llm;
+use crate::llm::model::ProviderState;
 use crate::observe::{Health as NodeHealth, process};
 use crate::phoenix::Phoenix;
 use crate::phoenix::model::Health;
@@ -83,8 +85,11 @@ pub struct Status {
     /// How often another client has connected under this node's name.
     #[serde(skip_serializing_if = "is_zero")]
     pub duplicate_name: u32,
-    /// What is not as it should be.
-    pub degraded: Vec<&'static str>,
+    /// What is not as it should be: `storage`, `duplicate_name`, or a model that does not answer (`llm_remote`, `llm_local`).
+    pub degraded: Vec<String>,
+    /// How the models' providers are; absent without any. Only in answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<ProviderState>>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -100,6 +105,7 @@ pub struct NodeState {
     health: NodeHealth,
     publisher: Arc<dyn Publish>,
     guard: Arc<Guard>,
+    llm: Arc<Llm>,
     engine: OnceLock<Engine>,
     schedule: OnceLock<Arc<Schedule>>,
     phoenix: OnceLock<Arc<Phoenix>>,
@@ -110,6 +116,7 @@ pub struct NodeState {
 }
 
 impl NodeState {
+    /// The state, and word of each wish to read the configuration again.
     pub(super) fn new(
         names: Names,
         ledger: Ledger,
@@ -117,16 +124,18 @@ impl NodeState {
         health: NodeHealth,
         publisher: Arc<dyn Publish>,
         guard: Arc<Guard>,
-        reload: watch::Sender<u64>,
-    ) -> Self {
+        llm: Arc<Llm>,
+    ) -> (Self, watch::Receiver<u64>) {
         let started = ledger.clock().now();
-        Self {
+        let (reload, asked) = watch::channel(0);
+        let state = Self {
             names,
             ledger,
             jobs,
             health,
             publisher,
             guard,
+            llm,
             engine: OnceLock::new(),
             schedule: OnceLock::new(),
             phoenix: OnceLock::new(),
@@ -134,7 +143,8 @@ impl NodeState {
             started,
             started_at: Instant::now(),
             duplicates: AtomicU32::new(0),
-        }
+        };
+        (state, asked)
     }
 
     /// The engine is made after its commands, so it arrives later.
@@ -162,6 +172,11 @@ impl NodeState {
 
     pub(super) fn engine(&self) -> Option<&Engine> {
         self.engine.get()
+    }
+
+    /// How the models' providers are; `None` without any.
+    pub(super) fn models(&self) -> Option<Vec<ProviderState>> {
+        self.llm.has_models().then(|| self.llm.states())
     }
 
     pub(super) const fn names(&self) -> &Names {
@@ -192,13 +207,13 @@ impl NodeState {
     /// How the node is now.
     pub(super) fn status(&self, state: State, since: Timestamp, reason: Option<&'static str>) -> Status {
         let storage_full = self.ledger.is_full();
-        let mut degraded = Vec::new();
+        let mut degraded = self.llm.unanswering();
         if storage_full {
-            degraded.push("storage");
+            degraded.push("storage".to_owned());
         }
         let duplicate_name = self.duplicates.load(Ordering::Relaxed);
         if duplicate_name > 0 {
-            degraded.push("duplicate_name");
+            degraded.push("duplicate_name".to_owned());
         }
         Status {
             node: self.names.node().to_owned(),
@@ -222,6 +237,7 @@ impl NodeState {
             backup: None,
             duplicate_name,
             degraded,
+            models: None,
         }
     }
 

@@ -46,6 +46,9 @@ struct Inner {
     llm_requests: Family<Counter, 2>,
     llm_duration: Family<Histogram, 1>,
     llm_tokens: Family<Counter, 1>,
+    llm_cost: Family<Gauge, 1>,
+    llm_breaker_open: Family<Gauge, 1>,
+    llm_breaker_trips: Family<Counter, 1>,
     cache_requests: Family<Counter, 2>,
     recurring: Recurring,
     memory_records: Family<Gauge, 1>,
@@ -128,6 +131,24 @@ impl Metrics {
                 "orchd_llm_tokens_total",
                 ["provider"],
                 "Tokens of questions and answers, as the provider counts.",
+            ),
+            llm_cost: Family::new(
+                r,
+                "orchd_llm_cost_usd",
+                ["provider"],
+                "What answers have cost since the start, in US dollars.",
+            ),
+            llm_breaker_open: Family::new(
+                r,
+                "orchd_llm_breaker_open",
+                ["provider"],
+                "1 while a provider is left alone because it failed, or is being tried again, else 0.",
+            ),
+            llm_breaker_trips: Family::new(
+                r,
+                "orchd_llm_breaker_trips_total",
+                ["provider"],
+                "How often a provider's breaker has opened.",
             ),
             cache_requests: Family::new(
                 r,
@@ -285,6 +306,17 @@ impl Metrics {
     /// Tokens that an answer took.
     pub fn llm_tokens(&self, provider: &'static str, tokens: u64) {
         self.0.llm_tokens.with([provider], |c| c.increment(tokens));
+    }
+
+    /// What an answer cost, in US dollars.
+    pub fn llm_cost(&self, provider: &'static str, usd: f64) {
+        self.0.llm_cost.with([provider], |g| g.increment(usd));
+    }
+
+    /// Whether a provider is left alone, and how often its breaker has opened since the start.
+    pub fn llm_breaker(&self, provider: &'static str, open: bool, trips: u64) {
+        self.0.llm_breaker_open.with([provider], |g| g.set(f64::from(u8::from(open))));
+        self.0.llm_breaker_trips.with([provider], |c| c.absolute(trips));
     }
 
     /// The figures of what the node does by itself.

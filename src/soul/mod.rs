@@ -179,6 +179,15 @@ pub fn memory_removed(unit: &Unit<'_>, memory: &str) -> Result<(), Fault> {
     store::unlink_everywhere(unit, memory)
 }
 
+/// The memories that are linked to an entity; none where nobody has the name.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn linked(connection: &Connection, name: &str) -> Result<Vec<String>, Fault> {
+    store::find(connection, name)?
+        .map_or_else(|| Ok(Vec::new()), |entity| store::links(connection, entity.key))
+}
+
 /// A name that cannot be an entity, or one entity too many, must not undo what it only accompanies.
 fn passed_over(fault: Fault) -> Result<(), Fault> {
     if matches!(fault.code, Code::Invalid) {

@@ -16,6 +16,7 @@ pub mod gate;
 pub mod link;
 pub mod mosquitto;
 pub mod programs;
+pub mod provider;
 pub mod scripted;
 pub mod vault;
 
@@ -33,6 +34,7 @@ pub use embedded::{TestBroker, broker, broker_with};
 pub use link::Link;
 pub use mosquitto::{Mosquitto, MosquittoOptions, mosquitto};
 pub use programs::{python, rust_example};
+pub use provider::{Act, Provider};
 pub use scripted::{Peer, ScriptedBroker};
 pub use vault::Repository;
 

@@ -1,5 +1,6 @@
 //! The conscience through its commands and the ledger.
 
+mod judge;
 mod manage;
 mod record;
 
@@ -12,7 +13,8 @@ use super::model::MAX_ACTION;
 use super::*;
 use crate::clock::{Clock, Timestamp};
 use crate::engine::Events;
-use crate::engine::command::{Call, Choice, Handler};
+use crate::engine::command::{Call, Choice, Ending, Handler};
+use crate::engine::jobs::Progress;
 use crate::ledger::{Ledger, Options};
 use crate::wire::{Code, Encoding, Payload};
 
@@ -43,9 +45,14 @@ impl Node {
     }
 
     async fn over(ledger: Ledger, config: Config) -> Self {
+        Self::judged(ledger, config, None).await
+    }
+
+    async fn judged(ledger: Ledger, config: Config, judge: Option<Arc<dyn Judge>>) -> Self {
         let events = Events::default();
         let diary = Arc::new(Notebook);
-        let conscience = Conscience::open(ledger.clone(), config, events.clone(), diary).await.unwrap();
+        let conscience =
+            Conscience::open(ledger.clone(), config, events.clone(), diary, judge).await.unwrap();
         Self { ledger, conscience, events }
     }
 
@@ -63,11 +70,15 @@ impl Node {
                 let mut effect = prepare(&call, &payload)?;
                 self.ledger.write(move |unit| effect(unit)).await?
             }
-            Handler::Either(choose) => match choose(&call, &payload)? {
+            Handler::Either { choose, long } => match choose(&call, &payload)? {
                 Choice::Read(run) => run.await?,
                 Choice::Write(mut effect) => self.ledger.write(move |unit| effect(unit)).await?,
+                Choice::Job => match (long.run)(call, payload.clone(), Progress::new().0).await? {
+                    Ending::Effect(mut effect) => self.ledger.write(move |unit| effect(unit)).await?,
+                    Ending::Answer(_) => unreachable!("an evaluation is put down with its answer"),
+                },
             },
-            Handler::Job { .. } => unreachable!("the conscience has no jobs"),
+            Handler::Job { .. } => unreachable!("the conscience has no commands that are always jobs"),
         };
         let outcome = serde_json::to_value(&outcome).unwrap();
         Ok(outcome["payload"].clone())

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tantivy::query::{
     AllQuery, Bm25StatisticsProvider, BooleanQuery, ConstScoreQuery, Occur, PhraseQuery, Query, RangeQuery,
-    TermQuery,
+    TermQuery, TermSetQuery,
 };
 use tantivy::schema::{Field, IndexRecordOption, Term};
 
@@ -15,7 +15,7 @@ use super::search::guarded;
 use super::words::{Clause, Sought, Words};
 use crate::clock::Timestamp;
 use crate::memory::expression::Occurs;
-use crate::memory::query::Filter;
+use crate::memory::query::{About, Filter};
 
 /// What BM25's factor for the frequency of a word within a record stays below: k1 + 1.
 const MOST_OF_A_TERM: f64 = 2.2;
@@ -35,6 +35,9 @@ pub fn query(fields: &Fields, shard: Shard, words: &Words, filter: &Filter) -> B
     }
     for (field, wanted) in [(fields.namespace, &filter.namespace), (fields.user, &filter.user)] {
         limit(Occur::Must, field, wanted.as_slice());
+    }
+    if let Some(about) = &filter.about {
+        limits.push((Occur::Must, Box::new(ConstScoreQuery::new(Box::new(whom(fields, about)), 0.0))));
     }
     if let Some(range) = range(fields, shard, filter) {
         limits.push((Occur::Must, Box::new(ConstScoreQuery::new(Box::new(range), 0.0))));
@@ -61,6 +64,16 @@ pub fn query(fields: &Fields, shard: Shard, words: &Words, filter: &Filter) -> B
             Box::new(BooleanQuery::new(limits))
         }
     }
+}
+
+/// Records that name an entity, or are linked to it.
+fn whom(fields: &Fields, about: &About) -> BooleanQuery {
+    let name = Term::from_field_text(fields.entity, &about.name);
+    let keys = about.linked.keys().map(|key| Term::from_field_u64(fields.key, *key));
+    BooleanQuery::union(vec![
+        Box::new(TermQuery::new(name, IndexRecordOption::Basic)),
+        Box::new(TermSetQuery::new(keys)),
+    ])
 }
 
 /// The part of the time range that cuts through the shard.

@@ -89,7 +89,7 @@ proptest! {
             for json in &queries {
                 let query: Query = serde_json::from_value(json.clone()).unwrap();
                 let text = query.text.clone().unwrap_or_default();
-                let filter = query.filter(&expression::Expression::default());
+                let filter = query.filter(&expression::Expression::default(), query::Linked::new());
                 let expected: BTreeSet<_> = model
                     .iter()
                     .filter(|record| filter.admits(record) && has_words(&text, &record.content))

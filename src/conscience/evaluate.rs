@@ -1,0 +1,333 @@
+//! The way of an evaluation: the rules judge, a model is asked about what they leave open, and it is put down.
+//!
+//! By rules alone it is a read, or a write where something has to be put down with its answer. Where a model has to be asked
+//! it is a job, so that nothing waits for the model but the asker. What a model said is held against the rules that are in
+//! force when the evaluation is put down: a rule that came meanwhile counts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ring::digest::{Context, SHA256};
+
+use super::Evaluate;
+use super::action::{Action, Subject};
+use super::decisions::{self, Decision};
+use super::explain::explain;
+use super::judge::{self, Spoken};
+use super::reviews;
+use super::service::{CACHED_BYTES, Conscience};
+use super::set::RuleSet;
+use super::verdict::{self, Judgement, Outcome, Thresholds, Verdict};
+use crate::clock::Timestamp;
+use crate::engine::command::{Answer, Call, EndingOf};
+use crate::engine::jobs::Progress;
+use crate::ledger::Unit;
+use crate::wire::{Code, Fault};
+
+/// Share of the time that is left for which judges may be asked, so that the rules' verdict still comes in time.
+const SHARE: f64 = 0.75;
+
+/// What is known of an evaluation before it is judged.
+pub(super) struct Question {
+    action: Action,
+    context: Option<String>,
+    entity: Option<String>,
+    remember: bool,
+    subject: Subject,
+    /// What the rules made of it.
+    ruled: Option<Ruled>,
+    advice: Advice,
+}
+
+/// What a set of rules made of a question.
+#[derive(Clone)]
+struct Ruled {
+    set: Arc<RuleSet>,
+    judgement: Arc<Judgement>,
+    cached: bool,
+    took: Duration,
+}
+
+/// What came of asking a judge.
+#[derive(Clone, Default)]
+struct Advice {
+    spoken: Option<Arc<Spoken>>,
+    cached: bool,
+    /// Judges that should have spoken, and could not.
+    missed: Vec<String>,
+    took: Duration,
+}
+
+impl Question {
+    pub(super) fn new(request: Evaluate) -> Result<Self, Fault> {
+        request.check()?;
+        let Evaluate { action, context, entity, remember } = request;
+        let subject = Subject::new(&action, context.as_deref(), entity.as_deref())?;
+        Ok(Self { action, context, entity, remember, subject, ruled: None, advice: Advice::default() })
+    }
+
+    /// Whether its evaluation is put down, with all that follows from it, before it is answered.
+    pub(super) const fn is_write(&self) -> bool {
+        self.entity.is_some() || self.remember
+    }
+
+    /// Whether judging it may take so long that it should not be done on the async runtime.
+    fn is_long(&self) -> bool {
+        self.subject.text().len() > 2_000
+    }
+}
+
+impl Conscience {
+    /// Judges an action in words by the rules, and keeps nothing of it but in the cache.
+    ///
+    /// # Errors
+    /// `invalid` when the action is blank or too long.
+    pub fn evaluate(&self, action: &str) -> Result<Verdict, Fault> {
+        let request = Evaluate {
+            action: Action::Text(action.to_owned()),
+            context: None,
+            entity: None,
+            remember: false,
+        };
+        Ok(self.judge(&Question::new(request)?).body)
+    }
+
+    /// Whether a judge has to be asked, which takes long. What is found out on the way stays with `question`.
+    pub(super) fn has_to_ask(&self, question: &mut Question) -> bool {
+        if self.judge.is_none() {
+            return false;
+        }
+        if question.is_long() {
+            return true;
+        }
+        let ruled = self.rule(&question.subject);
+        let open = self.config.judge.leave_open(&ruled.judgement);
+        question.ruled = Some(ruled);
+        open && !self.recall_opinion(question)
+    }
+
+    /// The judge's opinion on the same question shortly before, where there is one.
+    fn recall_opinion(&self, question: &mut Question) -> bool {
+        let Some(ruled) = &question.ruled else { return false };
+        let spoken = self.opinions.get(&key(ruled.set.hash(), &question.subject));
+        let found = spoken.is_some();
+        if found {
+            self.opinion_counts.count(true);
+        }
+        question.advice = Advice { spoken, cached: found, ..Advice::default() };
+        found
+    }
+
+    /// Judges, and has the decision put down: at once where a review has to be opened, else soon.
+    pub(super) async fn decide(
+        self: Arc<Self>,
+        call: Call,
+        question: Question,
+    ) -> Result<Answer<Verdict>, Fault> {
+        let (mut answer, question) = if question.is_long() {
+            let conscience = Arc::clone(&self);
+            let judged = tokio::task::spawn_blocking(move || (conscience.judge(&question), question)).await;
+            judged.map_err(|_| Fault::internal())?
+        } else {
+            (self.judge(&question), question)
+        };
+        let verdict = &mut answer.body;
+        let decision = decision(&call.principal, call.received, &question, verdict);
+        if !verdict.needs_review {
+            self.journal.note(decision)?;
+            return Ok(answer);
+        }
+        let conscience = Arc::clone(&self);
+        verdict.review_id =
+            self.ledger.write(move |unit| conscience.put_down(unit, &mut decision.clone())).await?;
+        Ok(answer)
+    }
+
+    /// The same in a transaction, with what the question asks for besides.
+    pub(super) fn decide_in(
+        self: &Arc<Self>,
+        unit: &mut Unit<'_>,
+        call: &Call,
+        question: &Question,
+    ) -> Result<Answer<Verdict>, Fault> {
+        let mut answer = self.judge(question);
+        let verdict = &mut answer.body;
+        let mut decision = decision(&call.principal, unit.now(), question, verdict);
+        verdict.review_id = self.put_down(unit, &mut decision)?;
+        if let Some(entity) = &question.entity {
+            self.diary.felt(unit, entity, &decision)?;
+        }
+        if question.remember {
+            verdict.memory_id = Some(self.diary.remember(unit, &decision, &verdict.explanation)?);
+        }
+        Ok(answer)
+    }
+
+    /// Asks a judge where the rules leave the question open; what is to be done with the answer.
+    pub(super) async fn deliberate(
+        self: Arc<Self>,
+        call: Call,
+        request: Evaluate,
+        progress: Progress,
+    ) -> Result<EndingOf<Verdict>, Fault> {
+        let mut question = Question::new(request)?;
+        let conscience = Arc::clone(&self);
+        let ruled = tokio::task::spawn_blocking(move || {
+            question.ruled = Some(conscience.rule(&question.subject));
+            question
+        });
+        let mut question = ruled.await.map_err(|_| Fault::internal())?;
+        let open =
+            question.ruled.as_ref().is_some_and(|ruled| self.config.judge.leave_open(&ruled.judgement));
+        if open && !self.recall_opinion(&mut question) {
+            tokio::select! {
+                advice = self.ask_judge(&question, progress.time_left()) => question.advice = advice,
+                () = progress.cancelled() => return Err(Fault::new(Code::Interrupted, "the job was cancelled")),
+            }
+        }
+        Ok(Box::new(move |unit| self.decide_in(unit, &call, &question)))
+    }
+
+    async fn ask_judge(&self, question: &Question, time_left: Option<Duration>) -> Advice {
+        let (Some(judge), Some(ruled)) = (&self.judge, &question.ruled) else { return Advice::default() };
+        self.opinion_counts.count(false);
+        let started = Instant::now();
+        let limit = self.config.judge.limit;
+        let limit = time_left.map_or(limit, |left| limit.min(left.mul_f64(SHARE)));
+        let case = (&question.action, question.context.as_deref(), question.entity.as_deref());
+        let brief = judge::brief(ruled.set.rules(), &ruled.judgement.rules, case, limit);
+        let spoken = judge.ask(brief).await;
+        let mut advice = Advice { took: started.elapsed(), ..Advice::default() };
+        match spoken {
+            Ok(spoken) => {
+                advice.missed.clone_from(&spoken.missed);
+                let spoken = Arc::new(spoken);
+                self.opinions.insert(key(ruled.set.hash(), &question.subject), Arc::clone(&spoken));
+                advice.spoken = Some(spoken);
+            }
+            Err(missed) => advice.missed = missed,
+        }
+        advice
+    }
+
+    /// The verdict of the rules in force and of the judge that has spoken.
+    fn judge(&self, question: &Question) -> Answer<Verdict> {
+        let current = self.current();
+        let ruled = match &question.ruled {
+            Some(ruled) if Arc::ptr_eq(&ruled.set, &current) => ruled.clone(),
+            _ => self.rule(&question.subject),
+        };
+        let (advice, bounds) = (&question.advice, self.config.judge);
+        let open = bounds.leave_open(&ruled.judgement);
+        let spoken = advice.spoken.as_ref().filter(|_| open);
+        let judgement = spoken.map_or_else(
+            || Arc::clone(&ruled.judgement),
+            |spoken| Arc::new(bounds.weigh(&ruled.judgement, spoken, self.config.thresholds)),
+        );
+        let latency = ruled.took + advice.took;
+        let body = Verdict {
+            decision_id: uuid::Uuid::now_v7().to_string(),
+            approved: judgement.outcome == Outcome::Approved,
+            needs_review: judgement.outcome == Outcome::NeedsReview,
+            moral_score: judgement.moral_score,
+            weighted_score: judgement.weighted_score,
+            explanation: judgement.explanation.clone(),
+            rules: judgement.rules.clone(),
+            rule_set_hash: ruled.set.hash().to_owned(),
+            judge: spoken.map_or("rules", |spoken| spoken.by).to_owned(),
+            model: spoken.map(|spoken| spoken.model.clone()),
+            degraded: open && spoken.is_none() && !advice.missed.is_empty(),
+            cached: if spoken.is_some() { advice.cached } else { ruled.cached },
+            latency_us: u64::try_from(latency.as_micros()).unwrap_or(u64::MAX),
+            review_id: None,
+            memory_id: None,
+            by_rules: spoken.map(|_| ruled.judgement.outcome),
+        };
+        Answer { body, degraded: if open { advice.missed.clone() } else { Vec::new() } }
+    }
+
+    /// What the rules in force make of `subject`.
+    fn rule(&self, subject: &Subject) -> Ruled {
+        let started = Instant::now();
+        let set = self.current();
+        let key = key(set.hash(), subject);
+        let found = self.judgements.get(&key);
+        self.judgement_counts.count(found.is_some());
+        let cached = found.is_some();
+        let judgement = found.unwrap_or_else(|| {
+            let judgement = Arc::new(weigh(&set, subject, self.config.thresholds));
+            let matched: usize =
+                judgement.rules.iter().map(|rule| rule.matched.text.len() + rule.name.len()).sum();
+            if matched + judgement.explanation.len() <= CACHED_BYTES {
+                self.judgements.insert(key, Arc::clone(&judgement));
+            }
+            judgement
+        });
+        Ruled { set, judgement, cached, took: started.elapsed() }
+    }
+
+    fn put_down(&self, unit: &mut Unit<'_>, decision: &mut Decision) -> Result<Option<String>, Fault> {
+        if decision.outcome == Outcome::NeedsReview {
+            let life = i64::try_from(self.config.review_expiry.as_millis()).unwrap_or(i64::MAX);
+            let (review_id, news) = reviews::open(unit, decision, life)?;
+            decision.review_id = Some(review_id);
+            self.tell(unit, news);
+        }
+        decisions::insert(unit, decision)?;
+        Ok(decision.review_id.clone())
+    }
+}
+
+/// What `set` makes of `subject`.
+pub(super) fn weigh(set: &RuleSet, subject: &Subject, thresholds: Thresholds) -> Judgement {
+    let rules = set.apply(subject);
+    let (moral_score, weighted_score) = verdict::score(&rules);
+    let outcome = thresholds.rule_on(moral_score, &rules);
+    Judgement {
+        outcome,
+        moral_score,
+        weighted_score,
+        explanation: explain(outcome, moral_score, &rules),
+        rules,
+    }
+}
+
+/// What a judgement depends on, each part with its length, so that no two questions share a key.
+fn key(rule_set_hash: &str, subject: &Subject) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    let parts =
+        [Some(rule_set_hash), Some(subject.text()), subject.tool(), subject.target(), subject.entity()];
+    for part in parts {
+        let length = part.map_or(u64::MAX, |part| part.len() as u64);
+        context.update(&length.to_be_bytes());
+        context.update(part.unwrap_or_default().as_bytes());
+    }
+    let mut key = [0; 32];
+    key.copy_from_slice(context.finish().as_ref());
+    key
+}
+
+fn decision(principal: &str, at: Timestamp, question: &Question, verdict: &Verdict) -> Decision {
+    Decision {
+        decision_id: verdict.decision_id.clone(),
+        at,
+        principal: principal.to_owned(),
+        entity: question.entity.clone(),
+        action: question.action.clone(),
+        context: question.context.clone(),
+        outcome: match (verdict.approved, verdict.needs_review) {
+            (true, _) => Outcome::Approved,
+            (false, true) => Outcome::NeedsReview,
+            (false, false) => Outcome::Refused,
+        },
+        moral_score: verdict.moral_score,
+        weighted_score: verdict.weighted_score,
+        rules: verdict.rules.clone(),
+        rule_set_hash: verdict.rule_set_hash.clone(),
+        judge: verdict.judge.clone(),
+        model: verdict.model.clone(),
+        degraded: verdict.degraded,
+        by_rules: verdict.by_rules,
+        review_id: None,
+    }
+}
