@@ -129,6 +129,17 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// Whether the machine's clock is known to be right: the kernel's time discipline says so. `false` also where it cannot be
+/// asked.
+#[must_use]
+pub fn is_synchronized() -> bool {
+    // SAFETY: all fields are integers, for which zero is a value; with `modes` zero nothing is changed.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is valid for the time of the call.
+    let answer = unsafe { libc::adjtimex(&raw mut state) };
+    answer != -1 && answer != libc::TIME_ERROR
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,8 @@
 //! - [`ledger`] is the one source of truth, a SQLite database with one writer.
 //! - [`conscience`] judges actions by rules; [`memory`] keeps what is to be remembered; [`soul`] knows whom the node deals
 //!   with.
+//! - [`schedule`] runs what recurs, at the times that [`when`] reckons.
+//! - [`phoenix`] puts the node's state away in a repository, and brings it back.
 //! - [`llm`] has language models answer, the remote one first, then the local one.
 //! - [`observe`] says how things are: metrics, health, logs.
 //! - [`config`] is what the operator wrote, checked.
@@ -33,8 +35,11 @@ pub mod mqtt;
 pub mod node;
 pub mod observe;
 mod outbound;
+pub mod phoenix;
 pub mod policy;
+pub mod schedule;
 pub mod soul;
 pub mod tls;
 pub mod topics;
+pub mod when;
 pub mod wire;

@@ -48,6 +48,7 @@ fn every_orchd_command_in_the_documents_is_one_that_orchd_knows() {
             let groups = [
                 "audit",
                 "certs",
+                "backup",
                 "config",
                 "decisions",
                 "keys",
@@ -56,6 +57,7 @@ fn every_orchd_command_in_the_documents_is_one_that_orchd_knows() {
                 "policy",
                 "reviews",
                 "rules",
+                "schedule",
                 "soul",
                 "token",
                 "topics",

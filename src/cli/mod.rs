@@ -6,6 +6,7 @@
 
 mod ask;
 mod audit;
+mod backup;
 mod broker;
 mod call;
 mod certs;
@@ -25,6 +26,7 @@ pub mod profile;
 mod reviews;
 mod rules;
 mod run;
+mod schedule;
 mod soul;
 mod token;
 mod topics;
@@ -111,6 +113,8 @@ enum Command {
     Status(ask::Status),
     Nodes(nodes::Args),
     Soul(soul::Args),
+    Schedule(schedule::Args),
+    Backup(backup::Args),
     Rules(rules::Args),
     Reviews(reviews::Reviews),
     Decisions(reviews::Decisions),
@@ -152,6 +156,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(args) => args.run(&cli.shared),
         Command::Nodes(args) => args.run(&cli.shared),
         Command::Soul(args) => args.run(&cli.shared),
+        Command::Backup(args) => args.run(&cli.shared),
+        Command::Schedule(args) => args.run(&cli.shared),
         Command::Rules(args) => args.run(&cli.shared),
         Command::Reviews(args) => args.run(&cli.shared),
         Command::Decisions(args) => args.run(&cli.shared),

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Shared, complain, run_async};
-use crate::config::{Config, LogFormat, Role};
+use crate::config::{self, Config, LogFormat, Role};
 use crate::node::{self, Ports, Signals};
 use crate::observe::logging::{self, FilterHandle, Format};
 use crate::observe::systemd::Systemd;
@@ -22,7 +22,7 @@ pub struct Args {}
 impl Args {
     /// Runs the node in the foreground.
     pub(super) fn run(&self, shared: &Shared) -> Exit {
-        let (config, _) = match shared.load(Role::Node) {
+        let (config, provenance) = match shared.load(Role::Node) {
             Ok(loaded) => loaded,
             Err(exit) => return exit,
         };
@@ -39,7 +39,8 @@ impl Args {
             }
         };
         let reload_from = Shared { config: shared.config.clone(), set: shared.set.clone() };
-        let ended = run_async(run(config, reload_from, filter)).unwrap_or_else(|error| Err(error.into()));
+        let ended = run_async(run(config, config::show(&provenance), reload_from, filter))
+            .unwrap_or_else(|error| Err(error.into()));
         match ended {
             Ok(()) => Exit::Ok,
             Err(error) => {
@@ -61,7 +62,12 @@ pub(super) fn start_logging(config: &Config) -> Result<FilterHandle, logging::Er
     logging::init(format, &config.log.filter, |name| std::env::var_os(name))
 }
 
-async fn run(config: Config, shared: Shared, filter: FilterHandle) -> Result<(), Box<dyn std::error::Error>> {
+async fn run(
+    config: Config,
+    config_text: String,
+    shared: Shared,
+    filter: FilterHandle,
+) -> Result<(), Box<dyn std::error::Error>> {
     let shutdown = CancellationToken::new();
     let (reload, asked) = watch::channel(0u64);
     listen_for_signals(shutdown.clone(), reload)?;
@@ -77,6 +83,7 @@ async fn run(config: Config, shared: Shared, filter: FilterHandle) -> Result<(),
             Ok(config)
         }),
         systemd: Arc::new(Systemd::from_env(|name| std::env::var_os(name))),
+        config_text,
         ready,
     };
     Ok(node::run(config, ports, signals).await?)

@@ -18,6 +18,7 @@ mod raw;
 mod render;
 mod resolved;
 mod rules;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::keys::{Absent, Role, Section, choice, section};
 use super::kind::{Holds, Kind, Unit, Value};
 use super::rules::{self, BrokerUrl, Weights};
+use super::upkeep::{Phoenix, Schedule};
 
 use Absent::Value as Is;
 use Absent::{Hostname, Required, StateDirectory, Unset};
@@ -338,8 +339,6 @@ section! {
     /// How long memories are kept. Pruning removes what is older than its layer keeps it or, the oldest first, what does not
     /// fit. Pinned records stay.
     "retention" Retention {
-        /// Time from one pruning to the next; 0 for none but those that are asked for.
-        prune_interval: Duration = "prune_interval_hours", Integer(0, 8_760, Hours), Is("1"), "";
         /// Share of all records above which a pruning waits for a confirmation, so that a clock that has jumped ahead does
         /// not empty the memory.
         max_share: f64 = "max_share", Float(0.0, 1.0), Is("0.5"), "";
@@ -494,7 +493,7 @@ section! {
 }
 
 /// All sections, in the order in which they are explained. `node` comes first: others refer to it.
-pub(super) static SECTIONS: [Section; 17] = [
+pub(super) static SECTIONS: [Section; 19] = [
     Node::SECTION,
     Broker::SECTION,
     Access::SECTION,
@@ -506,6 +505,8 @@ pub(super) static SECTIONS: [Section; 17] = [
     Memory::SECTION,
     Ranking::SECTION,
     Retention::SECTION,
+    Schedule::SECTION,
+    Phoenix::SECTION,
     Conscience::SECTION,
     Llm::SECTION,
     Observe::SECTION,
@@ -539,6 +540,10 @@ pub struct Config {
     pub ranking: Ranking,
     /// How long.
     pub retention: Retention,
+    /// What it does by itself.
+    pub schedule: Schedule,
+    /// Backups.
+    pub phoenix: Phoenix,
     /// How actions are judged.
     pub conscience: Conscience,
     /// Language models.
@@ -568,6 +573,8 @@ impl Config {
             memory: Memory::build(&get)?,
             ranking: Ranking::build(&get)?,
             retention: Retention::build(&get)?,
+            schedule: Schedule::build(&get)?,
+            phoenix: Phoenix::build(&get)?,
             conscience: Conscience::build(&get)?,
             llm: Llm::build(&get)?,
             observe: Observe::build(&get)?,

@@ -118,6 +118,16 @@ pub fn weights(text: &str) -> Result<(), String> {
     text.parse::<Weights>().map(drop)
 }
 
+/// A time that recurs, or nothing for never.
+pub fn when(text: &str) -> Result<(), String> {
+    text.parse::<crate::when::When>().map(drop)
+}
+
+/// A time zone.
+pub fn zone(text: &str) -> Result<(), String> {
+    crate::when::zone(text).map(drop)
+}
+
 /// A URL of a broker.
 pub fn broker_url(text: &str) -> Result<(), String> {
     text.parse::<BrokerUrl>().map(drop)

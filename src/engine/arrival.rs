@@ -1,5 +1,6 @@
 //! From a delivery to a command that has a principal, a place for its answer and a deadline.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -136,12 +137,13 @@ impl Engine {
         self.inner.names.results(service.unwrap_or("node"))
     }
 
-    /// Runs a command for the command line on the node itself, and waits for its answer.
+    /// Runs a command for `identity`, who is within the process or on its control socket, and waits for its answer.
     ///
     /// # Errors
     /// The answer is an `Ok` even when it says `error`; an `Err` means that the engine is closing.
     pub async fn call_locally(
         &self,
+        identity: Arc<Identity>,
         command: &str,
         message_id: Option<String>,
         expires_in: Option<Duration>,
@@ -152,7 +154,7 @@ impl Engine {
         let request = Request { payload, expires_in, traceparent: None, credentials: Credentials::default() };
         let address = Address { message_id, encoding: request.payload.encoding(), ..Address::default() };
         let within_limit = self.within_limit(request.payload.bytes());
-        let asker = Identified::from(Identity::local());
+        let asker = Identified::from(identity);
         let asked = self.ask(AskedFrom {
             command: command.to_owned(),
             target: Target::Node,

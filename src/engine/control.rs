@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use crate::gate::Identity;
 use crate::wire::{Encoding, Fault, Payload};
 
 /// Connections served at the same time.
@@ -124,7 +125,13 @@ async fn connection(stream: UnixStream, engine: &Engine) -> io::Result<()> {
                     .map_or_else(Default::default, |payload| String::from(Box::<str>::from(payload)).into());
                 let payload = Payload::new(Encoding::Json, bytes);
                 let reply = engine
-                    .call_locally(&command, message_id, expires_in_ms.map(Duration::from_millis), payload)
+                    .call_locally(
+                        Identity::local(),
+                        &command,
+                        message_id,
+                        expires_in_ms.map(Duration::from_millis),
+                        payload,
+                    )
                     .await;
                 let mut bytes = match reply {
                     Ok(reply) => reply.encode(Encoding::Json),

@@ -30,7 +30,7 @@ pub struct Event {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorEvent<'a> {
     /// What happened: `duplicate_name`, `subscriptions_refused`, `storage_full`, `storage_recovered`, `breaker_opened`,
-    /// `breaker_closed`, or a kind of anomaly:
+    /// `breaker_closed`, `schedule_failed`, `backup_failed`, or a kind of anomaly:
     /// `anomaly_burst`, `anomaly_refusals`, `anomaly_strangers` or `anomaly_replay`.
     pub error: &'static str,
     /// For people.
@@ -55,6 +55,11 @@ impl Default for Events {
 }
 
 impl Events {
+    /// Tells of a trouble that an operator should know of.
+    pub fn tell_error(&self, error: &'static str, message: &str, timestamp: Timestamp) {
+        self.tell("errors", &ErrorEvent { error, message, principal: None, timestamp });
+    }
+
     /// Tells everyone who listens. Never waits.
     pub fn tell<T: Serialize>(&self, kind: &'static str, body: &T) {
         match serde_json::to_vec(body) {

@@ -298,6 +298,7 @@ async fn a_full_outbox_answers_busy_and_nothing_is_done() {
     bench.send(1, "orch/n1/parrot/learn", r#"{"word":"a"}"#, None).await;
     bench.next_ack().await;
     let reply = bench.engine.call_locally(
+        crate::gate::Identity::local(),
         "parrot/learn",
         None,
         None,

@@ -124,6 +124,9 @@ pub const BROKER: &str = "broker";
 /// The principal of the command line on the node itself, which the socket's file mode admits.
 pub const LOCAL: &str = "local";
 
+/// The principal of what the node does by itself.
+pub const SCHEDULE: &str = "schedule";
+
 impl Identity {
     fn unknown(principal: &str, permissions: Permissions) -> Arc<Self> {
         Arc::new(Self { principal: principal.into(), inbox: Inbox::Any, permissions, rate_per_min: None })
@@ -145,6 +148,12 @@ impl Identity {
     #[must_use]
     pub fn local() -> Arc<Self> {
         Self::unknown(LOCAL, Permissions::all())
+    }
+
+    /// The node itself.
+    #[must_use]
+    pub fn schedule() -> Arc<Self> {
+        Self::unknown(SCHEDULE, Permissions::all())
     }
 }
 

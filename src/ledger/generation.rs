@@ -4,6 +4,7 @@
 //! state/            0700
 //!   lock            held by the running process
 //!   current         symlink to the generation in use, replaced by one rename
+//!   next            symlink to a restored one that the next start takes into use
 //!   gen-1/          0700
 //!     ledger.db     0600
 //!     index/        the search index, a projection of the ledger
@@ -17,6 +18,11 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+
+/// The link to the generation in use.
+const CURRENT: &str = "current";
+/// The link to a generation that waits to be taken into use.
+pub(crate) const NEXT: &str = "next";
 
 /// Why a state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +68,7 @@ impl Generation {
     pub fn open(state: &Path) -> Result<Self, GenerationError> {
         create_private_dir(state)?;
         let lock = lock(state)?;
-        let current = state.join("current");
+        let current = state.join(CURRENT);
         let number = match fs::read_link(&current) {
             Ok(target) => number_of(&target).ok_or_else(|| GenerationError::NoCurrent(state.to_owned()))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -70,7 +76,7 @@ impl Generation {
                     return Err(GenerationError::NoCurrent(state.to_owned()));
                 }
                 // The link first: a crash between the two leaves nothing that looks like lost data.
-                point_current(state, 1)?;
+                point(state, CURRENT, 1)?;
                 1
             }
             Err(source) => return Err(GenerationError::Io { path: current, source }),
@@ -111,13 +117,49 @@ impl Generation {
         Ok((next, path))
     }
 
+    /// Marks `number` as the one that the next start takes into use.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn propose(&self, number: u64) -> Result<(), GenerationError> {
+        sync_dir(&folder(&self.state, number))?;
+        point(&self.state, NEXT, number)
+    }
+
+    /// The one that was marked, and its folder.
+    ///
+    /// # Errors
+    /// When the mark leads nowhere.
+    pub fn proposed(&self) -> Result<Option<(u64, PathBuf)>, GenerationError> {
+        let link = self.state.join(NEXT);
+        match fs::read_link(&link) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(GenerationError::Io { path: link, source }),
+            Ok(target) => {
+                let number = number_of(&target).filter(|number| folder(&self.state, *number).is_dir());
+                let number = number.ok_or_else(|| GenerationError::NoCurrent(self.state.clone()))?;
+                Ok(Some((number, folder(&self.state, number))))
+            }
+        }
+    }
+
+    /// Takes the mark away.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn withdraw(&self) -> Result<(), GenerationError> {
+        let link = self.state.join(NEXT);
+        fs::remove_file(&link).map_err(io_error(&link))?;
+        sync_dir(&self.state)
+    }
+
     /// Makes `number` current, by one rename, durably.
     ///
     /// # Errors
     /// When the file system refuses; the present generation stays current then.
     pub fn switch_to(&self, number: u64) -> Result<(), GenerationError> {
         sync_dir(&folder(&self.state, number))?;
-        point_current(&self.state, number)
+        point(&self.state, CURRENT, number)
     }
 }
 
@@ -154,15 +196,15 @@ fn lock(state: &Path) -> Result<File, GenerationError> {
     }
 }
 
-fn point_current(state: &Path, number: u64) -> Result<(), GenerationError> {
-    let fresh = state.join("current.new");
+fn point(state: &Path, name: &str, number: u64) -> Result<(), GenerationError> {
+    let fresh = state.join(format!("{name}.new"));
     match fs::remove_file(&fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&fresh)(error)),
         _ => {}
     }
     symlink(format!("gen-{number}"), &fresh).map_err(io_error(&fresh))?;
-    let current = state.join("current");
-    fs::rename(&fresh, &current).map_err(io_error(&current))?;
+    let link = state.join(name);
+    fs::rename(&fresh, &link).map_err(io_error(&link))?;
     sync_dir(state)
 }
 

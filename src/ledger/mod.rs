@@ -133,6 +133,12 @@ impl Ledger {
         self.shared.generation.path()
     }
 
+    /// The generation in use.
+    #[must_use]
+    pub fn generation(&self) -> &Generation {
+        &self.shared.generation
+    }
+
     /// The clock that stamps units.
     #[must_use]
     pub fn clock(&self) -> &Clock {
@@ -291,7 +297,7 @@ impl Ledger {
 }
 
 /// Opens a database for writing and sets what does not last: see the module's promises.
-fn open_writable(path: &Path) -> Result<Connection, rusqlite::Error> {
+pub(crate) fn open_writable(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open(path)?;
     // Before the first table: later it takes a VACUUM.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;

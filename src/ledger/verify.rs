@@ -1,5 +1,7 @@
 //! Whether the ledger is whole: the database by SQLite's own check, the audit trail by its chain. Changes nothing.
 
+use std::path::Path;
+
 use rusqlite::{Connection, OpenFlags};
 
 use super::generation::Generation;
@@ -30,9 +32,17 @@ impl Verified {
 /// # Errors
 /// What SQLite says where it cannot even look.
 pub fn verify(generation: &Generation) -> Result<Verified, rusqlite::Error> {
+    verify_file(&generation.path().join(LEDGER_FILE))
+}
+
+/// As [`verify`], for the database at `path`.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_file(path: &Path) -> Result<Verified, rusqlite::Error> {
     // Not read-only: a write-ahead log that a crash left behind has to be read with it.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(generation.path().join(LEDGER_FILE), flags)?;
+    let connection = Connection::open_with_flags(path, flags)?;
     let mut damage = Vec::new();
     let mut statement = connection.prepare("PRAGMA integrity_check(100)")?;
     let found: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;

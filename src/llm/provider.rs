@@ -13,8 +13,8 @@ use super::model::{Prompt, ProviderState};
 use super::usage::Usage;
 use super::wire::{Completed, Dialect, Stream};
 use crate::clock::Clock;
+use crate::engine::Events;
 use crate::engine::jobs::Progress;
-use crate::engine::{ErrorEvent, Events};
 use crate::observe::Metrics;
 use crate::outbound::{Breaker, Http, Permit};
 
@@ -216,8 +216,7 @@ impl Provider {
     }
 
     fn tell(&self, error: &'static str, message: &str) {
-        let event = ErrorEvent { error, message, principal: None, timestamp: self.told.clock.now() };
-        self.told.events.tell("errors", &event);
+        self.told.events.tell_error(error, message, self.told.clock.now());
     }
 
     async fn attempts(

@@ -51,6 +51,7 @@ use transfer::requests::{Archive, Export, Import};
 
 pub use ranking::{Ranking, Rankings};
 pub use seal::Seal;
+pub(crate) use store::page as sealed_page;
 pub use usage::{Limits, Share};
 
 /// The folder of the search index, inside the ledger's generation.

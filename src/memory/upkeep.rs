@@ -1,7 +1,5 @@
-//! What memory does by itself: tells its changes, writes recalls down, empties the ledger's log of what was purged, and
-//! prunes at its interval. And once, after a migration: seals records from before.
-//!
-//! The last run of each kind is in the ledger, so that a restart neither repeats nor skips one.
+//! What memory does by itself: tells its changes, writes recalls down, empties the ledger's log of what was purged. And once,
+//! after a migration: seals records from before. When it last pruned and promoted is in the ledger, for its figures.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +7,9 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio_util::sync::CancellationToken;
 
-use super::requests::Prune;
 use super::{Memory, store};
 use crate::clock::Timestamp;
 use crate::engine::Events;
-use crate::engine::jobs::Progress;
 use crate::ledger::Unit;
 use crate::wire::{Code, Fault};
 
@@ -32,8 +28,6 @@ const NEWS_INTERVAL: Duration = Duration::from_millis(500);
 const RECALLS_EVERY: u32 = 10;
 /// Records whose recalls one unit writes: well under 5 ms.
 const RECALLS_UNIT: usize = 50;
-/// Time between two looks at whether a pruning is due.
-const SCHEDULE_INTERVAL: Duration = Duration::from_secs(30);
 /// Records that one unit seals.
 const SEAL_UNIT: u32 = 100;
 
@@ -133,7 +127,6 @@ impl Memory {
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.tell_and_write(&events) => {}
-            () = self.prune_at_intervals() => {}
         }
         if let Err(error) = self.write_recalls().await {
             tracing::debug!(%error, "the last recalls were not written down");
@@ -176,41 +169,5 @@ impl Memory {
             self.ledger.write(write).await?;
         }
         Ok(())
-    }
-
-    async fn prune_at_intervals(self: &Arc<Self>) {
-        let Some(interval) = self.config.retention.interval else { return std::future::pending().await };
-        let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
-        let mut ticks = tokio::time::interval(SCHEDULE_INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // Not in the rush of the start.
-        ticks.tick().await;
-        let mut refused_until = Timestamp::from_millis(0);
-        loop {
-            ticks.tick().await;
-            let now = self.ledger.clock().now();
-            let due = match self.ledger.read(|connection| last_run(connection, PRUNE)).await {
-                // A time that lies ahead was written by a clock that was wrong.
-                Ok(last) => last.is_none_or(|last| last > now || last.plus_millis(interval) <= now),
-                Err(_) => false,
-            };
-            if !due || now < refused_until {
-                continue;
-            }
-            let (progress, _steps, _cancel) = Progress::new();
-            match self.prune(&Prune::default(), &progress).await {
-                Ok(pruned) => {
-                    let removed: u64 = pruned.layers.iter().map(|layer| layer.removed).sum();
-                    if removed + pruned.promoted + pruned.purged > 0 {
-                        let (promoted, purged) = (pruned.promoted, pruned.purged);
-                        tracing::info!(removed, promoted, purged, "memory was pruned");
-                    }
-                }
-                Err(fault) => {
-                    refused_until = now.plus_millis(interval);
-                    tracing::warn!(%fault, "memory was not pruned");
-                }
-            }
-        }
     }
 }

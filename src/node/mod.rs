@@ -4,6 +4,7 @@
 //! shutdown: nothing new is admitted, handlers finish, the outbox is flushed, `offline` is published and acknowledged,
 //! the link says goodbye, the ledger closes. It takes at most 5 s, with the broker gone too.
 
+mod agenda;
 mod audit;
 mod declared;
 mod diary;
@@ -39,6 +40,8 @@ use crate::mqtt::{Hooks, Link};
 use crate::observe::health::STALL_AFTER;
 use crate::observe::systemd::Systemd;
 use crate::observe::{Condition, Health, Metrics, http};
+use crate::phoenix::{self, Phoenix};
+use crate::schedule::{self, Schedule};
 use crate::soul::{self, Soul};
 use crate::wire::topic::Target;
 use crate::wire::{Fault, Names};
@@ -59,6 +62,9 @@ pub enum RunError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] OpenError),
+    /// A restored state that waits.
+    #[error(transparent)]
+    Restore(#[from] phoenix::SwitchError),
     /// The node's own key.
     #[error(transparent)]
     NodeKey(#[from] gate::node_key::NodeKeyError),
@@ -152,6 +158,8 @@ pub struct Signals {
     pub reconfigure: Box<dyn Fn() -> Result<Config, String> + Send + Sync>,
     /// The service manager.
     pub systemd: Arc<Systemd>,
+    /// The configuration as text, without secrets, for backups.
+    pub config_text: String,
     /// Told once, when the node serves.
     pub ready: mpsc::Sender<()>,
 }
@@ -162,6 +170,8 @@ pub fn declarations() -> Vec<Declaration> {
     let mut all: Vec<_> = service::commands().iter().map(|entry| entry.declaration.clone()).collect();
     all.extend(audit::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(policy::commands().iter().map(|entry| entry.declaration.clone()));
+    all.extend(phoenix::commands().iter().map(|entry| entry.declaration.clone()));
+    all.extend(schedule::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(gate::keys::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(conscience::commands().iter().map(|entry| entry.declaration.clone()));
     all.extend(memory::commands().iter().map(|entry| entry.declaration.clone()));
@@ -200,6 +210,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let health = Health::new(STALL_AFTER);
     let conscience_config = settings::conscience_config(&config).await?;
+    tokio::task::block_in_place(|| phoenix::take_up(&config.node.state_dir, &config.node.key_file, &clock))?;
     let ledger = settings::open_ledger(&config, &metrics, clock.clone()).await?;
     let events = Events::default();
 
@@ -238,7 +249,20 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         llm.clone(),
     );
     let state = Arc::new(state);
+    let options = agenda::options(&config);
+    let schedule = tokio::task::block_in_place(|| {
+        Schedule::open(ledger.clone(), events.clone(), metrics.clone(), options)
+    })
+    .map_err(|fault| RunError::Service { service: "the schedule", fault })?;
+    let backups = settings::phoenix_config(&config, signals.config_text.clone());
+    let phoenix = tokio::task::block_in_place(|| {
+        Phoenix::open(ledger.clone(), events.clone(), metrics.clone(), backups)
+    })
+    .map_err(|fault| RunError::Service { service: "phoenix", fault })?;
+    state.attach(schedule.clone(), phoenix.clone());
     let mut registry = Registry::default();
+    registry.add(&schedule, &schedule::commands());
+    registry.add(&phoenix, &phoenix::commands());
     registry.add(&state, &service::commands());
     registry.add(&state, &audit::commands());
     registry.add(&state, &policy::commands());
@@ -261,7 +285,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
     };
     let engine = tokio::task::block_in_place(|| Engine::start(parts))
         .map_err(|fault| RunError::Service { service: "engine", fault })?;
-    state.attach(engine.clone());
+    state.attach_engine(engine.clone());
 
     let presence = Arc::new(NodePresence::new(
         state.clone(),
@@ -304,6 +328,8 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         "the memory's upkeep",
         running.memory.clone().upkeep(events.clone(), running.stop.clone()),
     );
+    let perform = Arc::new(agenda::ByEngine(engine.clone()));
+    spawn(&mut core, "the schedule", schedule.run(perform, running.stop.clone()));
     spawn(&mut core, "the monitor", running.clone().monitor());
     spawn(&mut core, "the conscience", conscience.keep_house(running.stop.clone()));
     spawn(

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::state::{NodeState, State, Status};
 use crate::clock::Timestamp;
+use crate::engine::Events;
 use crate::engine::port::{Outgoing, Publish};
-use crate::engine::{ErrorEvent, Events};
 use crate::mqtt::Presence;
 use crate::observe::Condition;
 use crate::observe::systemd::Systemd;
@@ -159,8 +159,7 @@ impl NodePresence {
     }
 
     fn tell_error(&self, error: &'static str, message: &str) {
-        self.events
-            .tell("errors", &ErrorEvent { error, message, principal: None, timestamp: self.state.now() });
+        self.events.tell_error(error, message, self.state.now());
     }
 }
 

@@ -187,6 +187,8 @@ async fn status(state: &NodeState) -> Result<Status, Fault> {
     if let Some(engine) = state.engine() {
         status.inbox_since = engine.inbox_window_start().await?;
     }
+    status.schedule = state.scheduled();
+    status.backup = state.backups();
     status.models = state.models();
     Ok(status)
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::RunError;
 use crate::clock::Clock;
@@ -27,6 +28,7 @@ use crate::memory::model::Layer;
 use crate::memory::{self, Ranking, Rankings};
 use crate::mqtt::{ConnectOptions, Login};
 use crate::observe::Metrics;
+use crate::phoenix;
 use crate::policy::OpaOptions;
 use crate::tls;
 use crate::wire::{Fault, Names};
@@ -106,7 +108,12 @@ pub(super) fn memory_config(config: &Config) -> memory::Config {
             ],
             forgotten_days: written.forgotten_days,
             history_days: written.history_days,
-            interval: (!kept.prune_interval.is_zero()).then_some(kept.prune_interval),
+            interval: config
+                .schedule
+                .memory_prune
+                .period()
+                .and_then(|millis| u64::try_from(millis).ok())
+                .map(Duration::from_millis),
             max_share: kept.max_share,
             max_share_floor: kept.max_share_floor,
             promote_importance: written.promote_importance,
@@ -273,6 +280,31 @@ pub(super) fn llm_config(config: &Config) -> llm::Config {
         at_once: llm.at_once,
         breaker_failures: llm.breaker_failures,
         breaker_pause: llm.breaker_pause,
+    }
+}
+
+/// How backups are made and kept.
+pub(super) fn phoenix_config(config: &Config, text: String) -> phoenix::Config {
+    let kept = &config.phoenix;
+    phoenix::Config {
+        repository: kept.repository.clone().zip(kept.password_file.clone()),
+        worker_memory: kept.worker_memory << 20,
+        keep: phoenix::retention::Keep {
+            last: kept.keep_last,
+            daily: kept.keep_daily,
+            weekly: kept.keep_weekly,
+            monthly: kept.keep_monthly,
+            yearly: kept.keep_yearly,
+            within_days: kept.keep_within_days,
+            floor: kept.keep_floor,
+        },
+        time_zone: config.schedule.time_zone.clone(),
+        append_only: kept.append_only,
+        state_dir: config.node.state_dir.clone(),
+        node: config.node.name.clone(),
+        text,
+        rules_file: config.conscience.rules_file.clone(),
+        key_file: config.node.key_file.clone(),
     }
 }
 

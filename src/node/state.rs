@@ -17,7 +17,11 @@ use crate::gate::guard::Guard;
 use crate::ledger::Ledger;
 use crate::llm::Llm;
 use crate::llm::model::ProviderState;
-use crate::observe::{Health, process};
+use crate::observe::{Health as NodeHealth, process};
+use crate::phoenix::Phoenix;
+use crate::phoenix::model::Health;
+use crate::schedule::Schedule;
+use crate::schedule::model::Scheduled;
 use crate::wire::Names;
 
 /// Whether a node can be asked.
@@ -73,6 +77,12 @@ pub struct Status {
     /// Repeats of commands since then are recognized; absent while none is remembered. Only in answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inbox_since: Option<Timestamp>,
+    /// What the node does by itself: when next, and how it went last. Only in answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub schedule: Vec<Scheduled>,
+    /// How the backups do, where there are any. Only in answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Health>,
     /// How often another client has connected under this node's name.
     #[serde(skip_serializing_if = "is_zero")]
     pub duplicate_name: u32,
@@ -97,11 +107,13 @@ pub struct NodeState {
     names: Names,
     ledger: Ledger,
     jobs: Jobs,
-    health: Health,
+    health: NodeHealth,
     publisher: Arc<dyn Publish>,
     guard: Arc<Guard>,
     llm: Arc<Llm>,
     engine: OnceLock<Engine>,
+    schedule: OnceLock<Arc<Schedule>>,
+    phoenix: OnceLock<Arc<Phoenix>>,
     reload: watch::Sender<u64>,
     started: Timestamp,
     started_at: Instant,
@@ -115,7 +127,7 @@ impl NodeState {
         names: Names,
         ledger: Ledger,
         jobs: Jobs,
-        health: Health,
+        health: NodeHealth,
         publisher: Arc<dyn Publish>,
         guard: Arc<Guard>,
         llm: Arc<Llm>,
@@ -131,6 +143,8 @@ impl NodeState {
             guard,
             llm,
             engine: OnceLock::new(),
+            schedule: OnceLock::new(),
+            phoenix: OnceLock::new(),
             reload,
             started,
             started_at: Instant::now(),
@@ -141,9 +155,26 @@ impl NodeState {
     }
 
     /// The engine is made after its commands, so it arrives later.
-    pub(super) fn attach(&self, engine: Engine) {
+    pub(super) fn attach_engine(&self, engine: Engine) {
         // Only ever called once.
         let _ = self.engine.set(engine);
+    }
+
+    /// They are made after the node's own state, so they arrive later.
+    pub(super) fn attach(&self, schedule: Arc<Schedule>, phoenix: Arc<Phoenix>) {
+        // Only ever called once.
+        let _ = self.schedule.set(schedule);
+        let _ = self.phoenix.set(phoenix);
+    }
+
+    /// How the backups do.
+    pub(super) fn backups(&self) -> Option<Health> {
+        self.phoenix.get()?.health()
+    }
+
+    /// What the node does by itself, as it stands.
+    pub(super) fn scheduled(&self) -> Vec<Scheduled> {
+        self.schedule.get().map_or_else(Vec::new, |schedule| schedule.list())
     }
 
     pub(super) fn engine(&self) -> Option<&Engine> {
@@ -167,7 +198,7 @@ impl NodeState {
         &self.jobs
     }
 
-    pub(super) const fn health(&self) -> &Health {
+    pub(super) const fn health(&self) -> &NodeHealth {
         &self.health
     }
 
@@ -213,6 +244,8 @@ impl NodeState {
             outbox_open: self.engine().map_or(0, Engine::outbox_open),
             storage_full,
             inbox_since: None,
+            schedule: Vec::new(),
+            backup: None,
             duplicate_name,
             expires,
             degraded,

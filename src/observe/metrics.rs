@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::figure::{Family, counter, gauge, histogram};
 use super::process;
+use super::recurring::Recurring;
 
 pub use super::figure::MAX_LABEL_SETS;
 
@@ -52,6 +53,7 @@ struct Inner {
     llm_breaker_trips: Family<Counter, 1>,
     cache_requests: Family<Counter, 2>,
     expiry_days: Family<Gauge, 1>,
+    recurring: Recurring,
     memory_records: Family<Gauge, 1>,
     index_bytes: Family<Gauge, 1>,
     connected: Gauge,
@@ -175,6 +177,7 @@ impl Metrics {
                 ["what"],
                 "Whole days until something ends: authority, client_certificate, api_key (the first).",
             ),
+            recurring: Recurring::new(r),
             memory_records: Family::new(
                 r,
                 "orchd_memory_records",
@@ -350,6 +353,12 @@ impl Metrics {
     pub fn llm_breaker(&self, provider: &'static str, open: bool, trips: u64) {
         self.0.llm_breaker_open.with([provider], |g| g.set(f64::from(u8::from(open))));
         self.0.llm_breaker_trips.with([provider], |c| c.absolute(trips));
+    }
+
+    /// The figures of what the node does by itself.
+    #[must_use]
+    pub fn recurring(&self) -> &Recurring {
+        &self.0.recurring
     }
 
     /// How often a cache had what it was asked for since the start, and how often not.

@@ -10,6 +10,7 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod process;
+pub mod recurring;
 pub mod systemd;
 
 pub use health::{Condition, Health, Pulse};

@@ -60,9 +60,15 @@ pub fn request(name: &str) -> Option<Value> {
         "node/keys/rotate" => json!({ "key": "lab-app", "grace_s": 604_800 }),
         "node/keys/list" => json!({ "limit": 100 }),
         "node/jobs/list" => json!({ "limit": 20 }),
+        "node/schedule/pause" => json!({ "name": "memory_prune", "reason": "the clock is being set" }),
+        "node/schedule/resume" | "node/schedule/run" => json!({ "name": "memory_prune" }),
         "llm/complete" => {
             json!({ "system": "Answer in one sentence.", "prompt": "What is MQTT?", "max_tokens": 200 })
         }
+        "phoenix/restore" | "phoenix/show" => json!({ "snapshot": "latest" }),
+        "phoenix/verify" => json!({ "read_data": 10.0 }),
+        "phoenix/prune" => json!({ "dry_run": true }),
+        "phoenix/unlock" => json!({ "all": false }),
         "soul/decay" => json!({ "prune": true, "dry_run": true }),
         "soul/delete" | "soul/get" => json!({ "name": "ada" }),
         "soul/history" => json!({ "name": "ada", "limit": 20 }),
@@ -79,6 +85,10 @@ pub fn request(name: &str) -> Option<Value> {
         | "node/health"
         | "node/ping"
         | "node/reload"
+        | "phoenix/backup"
+        | "phoenix/list"
+        | "phoenix/password"
+        | "node/schedule/list"
         | "node/status" => json!({}),
         _ => return None,
     })

@@ -18,6 +18,7 @@ pub mod mosquitto;
 pub mod programs;
 pub mod provider;
 pub mod scripted;
+pub mod vault;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub use mosquitto::{Mosquitto, MosquittoOptions, mosquitto};
 pub use programs::{python, rust_example};
 pub use provider::{Act, Provider};
 pub use scripted::{Peer, ScriptedBroker};
+pub use vault::Repository;
 
 /// How long a test waits for something that has to happen: long, because only a failing test waits to the end.
 pub const LIMIT: Duration = Duration::from_secs(60);

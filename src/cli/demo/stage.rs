@@ -224,6 +224,7 @@ async fn start_node(
         // The demo's configuration is its own and stays; there is nothing to read again but certificates.
         reconfigure: Box::new(move || Ok(same.clone())),
         systemd: Arc::new(Systemd::from_env(|_| None)),
+        config_text: String::new(),
         ready,
     };
     let node = tokio::spawn(async move {

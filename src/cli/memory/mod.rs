@@ -1,7 +1,7 @@
 //! `orchd memory …`: every verb of memory.
 
 mod show;
-mod work;
+pub(super) mod work;
 
 use std::io::Read;
 

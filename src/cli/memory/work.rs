@@ -7,7 +7,7 @@ use super::super::client::{Answer, Question, Reach};
 use super::super::{Exit, Shared};
 
 /// Asks for a job and shows how far it is until its answer comes. There is no bar where standard error is no terminal.
-pub(super) fn job(
+pub(in crate::cli) fn job(
     reach: &Reach,
     shared: &Shared,
     command: &'static str,

@@ -190,7 +190,7 @@ pub fn head(connection: &Connection) -> Result<Head, rusqlite::Error> {
 }
 
 /// Appends `entry` after `head` and returns the new end.
-pub(super) fn append(connection: &Connection, head: Head, entry: &Entry) -> Result<Head, rusqlite::Error> {
+pub(crate) fn append(connection: &Connection, head: Head, entry: &Entry) -> Result<Head, rusqlite::Error> {
     let seq = head.seq + 1;
     let hash = hash(&head.hash, seq, entry, entry.outcome);
     connection

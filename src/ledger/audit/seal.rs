@@ -105,7 +105,7 @@ impl Sealed {
 }
 
 /// Seals `head` as the end of the chain, at `at`.
-pub(in crate::ledger) fn seal_end(
+pub(crate) fn seal_end(
     sealer: &Sealer,
     connection: &Connection,
     head: Head,

@@ -150,7 +150,7 @@ impl Walk {
 ///
 /// # Errors
 /// What SQLite says; inside, what is wrong.
-pub(in crate::ledger) fn end(
+pub(crate) fn end(
     connection: &Connection,
     sealer: &Sealer,
     head: Head,

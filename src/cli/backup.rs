@@ -1,0 +1,405 @@
+//! `orchd backup`: a node's backups, on the node, over MQTT, or on the files of a machine without a running node.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::ask::ask;
+use super::client::text::{bytes, cell, plain, table, when_of};
+use super::client::{self, Answer, Reach};
+use super::memory::work::job;
+use super::{Exit, Shared, complain, print};
+use crate::clock::Clock;
+use crate::config::Role;
+use crate::phoenix::{Access, Ask, worker};
+
+/// Digits of an id that are shown.
+const ID: usize = 8;
+
+/// Make, list, check, restore and prune the backups of a node
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Without a running node: on the repository itself.
+#[derive(clap::Args, Debug)]
+struct Here {
+    /// The node on this machine is stopped, or there is none: work on its files
+    #[arg(long)]
+    stopped: bool,
+    /// Folder of the repository [default: phoenix.repository]
+    #[arg(long, value_name = "PATH", requires = "stopped")]
+    repository: Option<PathBuf>,
+    /// File with its password [default: phoenix.password_file]
+    #[arg(long, value_name = "PATH", requires = "stopped")]
+    password_file: Option<PathBuf>,
+    /// Only backups of this node
+    #[arg(long, value_name = "NAME", requires = "stopped")]
+    of: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Put the node's state away in the repository
+    #[command(after_help = client::HELP)]
+    Create {
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// List the backups
+    #[command(after_help = client::HELP)]
+    List {
+        #[command(flatten)]
+        here: Here,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Show what is in a backup
+    #[command(after_help = client::HELP)]
+    Show {
+        /// An id or its first digits, `latest`, or a time
+        #[arg(default_value = "latest")]
+        snapshot: String,
+        #[command(flatten)]
+        here: Here,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Check the repository, or prove a backup by restoring it into a scratch folder
+    #[command(after_help = client::HELP)]
+    Verify {
+        /// Read the data too, all of it or this percentage
+        #[arg(long, value_name = "PERCENT", num_args = 0..=1, default_missing_value = "100")]
+        read_data: Option<f64>,
+        /// Restore the newest backup into a scratch folder, start on it, and look for a memory
+        #[arg(long, conflicts_with_all = ["read_data", "stopped"])]
+        drill: bool,
+        #[command(flatten)]
+        here: Here,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Restore a backup: beside the present state, to be used from the next start on; with --stopped at once
+    #[command(after_help = client::HELP)]
+    Restore {
+        /// An id or its first digits, `latest`, or a time, of which it is the last one before
+        snapshot: String,
+        #[command(flatten)]
+        here: Here,
+        /// State folder to restore into [default: node.state_dir]
+        #[arg(long, value_name = "PATH", requires = "stopped")]
+        state_dir: Option<PathBuf>,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Remove backups that are not kept any longer, and data that none uses
+    #[command(after_help = client::HELP)]
+    Prune {
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Remove locks that programs which were cut off have left in the repository
+    #[command(after_help = client::HELP)]
+    Unlock {
+        /// Also those that look as if they were in use; nobody may be working on the repository
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Change the password to what stands in the file beside the present one, with `.new` at its end
+    #[command(after_help = client::HELP)]
+    Password {
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Work for the daemon
+    #[command(hide = true)]
+    Worker {
+        /// Most memory in bytes
+        #[arg(long, default_value_t = 0)]
+        memory: u64,
+    },
+}
+
+impl Args {
+    pub(super) fn run(&self, shared: &Shared) -> Exit {
+        match &self.command {
+            Command::Create { reach } => {
+                job(reach, shared, "phoenix/backup", &json!({}), |answer| show_made(answer.payload()))
+            }
+            Command::List { here, reach } => match here.access(shared) {
+                None => ask(
+                    reach,
+                    shared,
+                    "phoenix/list",
+                    &json!({}),
+                    |answer| show_list(answer.payload()),
+                    |_| Exit::Ok,
+                ),
+                Some(access) => directly(access, &Ask::List, reach, show_list),
+            },
+            Command::Show { snapshot, here, reach } => match here.access(shared) {
+                None => {
+                    let payload = json!({ "snapshot": snapshot });
+                    ask(
+                        reach,
+                        shared,
+                        "phoenix/show",
+                        &payload,
+                        |answer| show_one(answer.payload()),
+                        |_| Exit::Ok,
+                    )
+                }
+                Some(access) => directly(access, &Ask::Show(snapshot.clone()), reach, show_one),
+            },
+            Command::Verify { read_data, drill, here, reach } => match here.access(shared) {
+                None => {
+                    let payload = json!({ "read_data": read_data, "drill": drill });
+                    job(reach, shared, "phoenix/verify", &payload, |answer| show_verified(answer.payload()))
+                }
+                Some(access) => directly(access, &Ask::Verify(*read_data), reach, |verified| {
+                    show_verified(&json!({ "repository": verified }))
+                }),
+            },
+            Command::Restore { snapshot, here, state_dir, reach } => match here.access(shared) {
+                None => {
+                    let payload = json!({ "snapshot": snapshot });
+                    job(reach, shared, "phoenix/restore", &payload, |answer| show_restored(answer.payload()))
+                }
+                Some(access) => restore_here(access, shared, snapshot, state_dir.clone(), reach),
+            },
+            Command::Prune { dry_run, reach } => {
+                let payload = json!({ "dry_run": dry_run });
+                job(reach, shared, "phoenix/prune", &payload, |answer| show_pruned(answer.payload()))
+            }
+            Command::Unlock { all, reach } => {
+                let said =
+                    |answer: &Answer| format!("{} locks were removed\n", cell(&answer.payload()["removed"]));
+                job(reach, shared, "phoenix/unlock", &json!({ "all": all }), said)
+            }
+            Command::Password { reach } => {
+                let said = |_: &Answer| "the password was changed\n".to_owned();
+                job(reach, shared, "phoenix/password", &json!({}), said)
+            }
+            Command::Worker { memory } => match worker::serve(*memory) {
+                Ok(true) => Exit::Ok,
+                Ok(false) => Exit::Failed,
+                Err(error) => {
+                    complain(format_args!("the backup worker: {error}"));
+                    Exit::Failed
+                }
+            },
+        }
+    }
+}
+
+impl Here {
+    /// How to reach the repository without a node; `None` when the node is to be asked.
+    fn access(&self, shared: &Shared) -> Option<Result<Access, Exit>> {
+        self.stopped.then(|| {
+            let node = self.of.clone().unwrap_or_default();
+            if let (Some(repository), Some(password_file)) = (&self.repository, &self.password_file) {
+                let (repository, password_file) = (repository.clone(), password_file.clone());
+                return Ok(Access { repository, password_file, node });
+            }
+            let (config, _) = shared.load(Role::Node)?;
+            let repository = self.repository.clone().or(config.phoenix.repository);
+            let password_file = self.password_file.clone().or(config.phoenix.password_file);
+            match (repository, password_file) {
+                (Some(repository), Some(password_file)) => Ok(Access { repository, password_file, node }),
+                _ => {
+                    complain("name the repository: --repository and --password-file, or [phoenix] in the configuration");
+                    Err(Exit::Usage)
+                }
+            }
+        })
+    }
+}
+
+fn directly(
+    access: Result<Access, Exit>,
+    ask: &Ask,
+    reach: &Reach,
+    show: impl FnOnce(&Value) -> String,
+) -> Exit {
+    let access = match access {
+        Ok(access) => access,
+        Err(exit) => return exit,
+    };
+    let bar = bar();
+    let step = bar.clone();
+    let told = access.ask(ask, move |done, total| {
+        step.set_length(total);
+        step.set_position(done);
+    });
+    bar.finish_and_clear();
+    match told {
+        Ok(answer) => {
+            let printed = print(&if reach.json { format!("{answer}\n") } else { show(&answer) });
+            if answer["whole"] == false { Exit::Failed } else { printed }
+        }
+        Err(error) => {
+            complain(error);
+            Exit::Failed
+        }
+    }
+}
+
+fn restore_here(
+    access: Result<Access, Exit>,
+    shared: &Shared,
+    snapshot: &str,
+    state_dir: Option<PathBuf>,
+    reach: &Reach,
+) -> Exit {
+    let access = match access {
+        Ok(access) => access,
+        Err(exit) => return exit,
+    };
+    let (state, key_file) = match state_dir {
+        Some(state) => (state.clone(), state.join("node.key")),
+        None => match shared.load(Role::Node) {
+            Ok((config, _)) => (config.node.state_dir, config.node.key_file),
+            Err(exit) => return exit,
+        },
+    };
+    let bar = bar();
+    let step = bar.clone();
+    let restored = access.restore(snapshot, &state, &key_file, move |done, total| {
+        step.set_length(total);
+        step.set_position(done);
+    });
+    bar.finish_and_clear();
+    let restored = restored.map_err(|error| error.to_string());
+    match restored.and_then(|restored| serde_json::to_value(restored).map_err(|error| error.to_string())) {
+        Ok(answer) if reach.json => print(&format!("{answer}\n")),
+        Ok(answer) => print(&show_restored(&answer)),
+        Err(error) => {
+            complain(error);
+            Exit::Failed
+        }
+    }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    // What the template cannot say is shown in the default style.
+    if let Ok(style) =
+        ProgressStyle::with_template("[{bar:32}] {percent:>3} %  {bytes} of {total_bytes}  {elapsed}")
+    {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}
+
+fn id(snapshot: &Value) -> String {
+    plain(snapshot["id"].as_str().unwrap_or_default()).chars().take(ID).collect()
+}
+
+fn show_made(made: &Value) -> String {
+    let snapshot = &made["snapshot"];
+    format!(
+        "backup {}: {} memories up to audit record {}; {} new, {} in all\n",
+        id(snapshot),
+        cell(&made["manifest"]["counts"]["memories"]),
+        cell(&made["manifest"]["audit_seq"]),
+        bytes(&snapshot["added"]),
+        bytes(&made["repository_bytes"]),
+    )
+}
+
+fn show_list(listed: &Value) -> String {
+    let now = Clock::system().now();
+    let mut rows = vec![["ID", "TIME", "NODE", "SIZE", "ADDED", "TAGS"].map(str::to_owned).to_vec()];
+    rows.extend(listed["snapshots"].as_array().into_iter().flatten().map(|snapshot| {
+        vec![
+            id(snapshot),
+            when_of(&snapshot["time"], now),
+            cell(&snapshot["node"]),
+            bytes(&snapshot["bytes"]),
+            bytes(&snapshot["added"]),
+            cell(&snapshot["tags"]),
+        ]
+    }));
+    if rows.len() == 1 { "there are no backups\n".to_owned() } else { table(&rows) }
+}
+
+fn show_one(shown: &Value) -> String {
+    let (snapshot, manifest) = (&shown["snapshot"], &shown["manifest"]);
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = vec![
+        row("id", cell(&snapshot["id"])),
+        row("node", cell(&manifest["node"])),
+        row("taken", cell(&manifest["taken"])),
+        row("program", cell(&manifest["version"])),
+        row("schema", cell(&manifest["schema"])),
+        row("audit record", cell(&manifest["audit_seq"])),
+    ];
+    for (name, count) in manifest["counts"].as_object().into_iter().flatten() {
+        rows.push(row(name, cell(count)));
+    }
+    for part in manifest["parts"].as_array().into_iter().flatten() {
+        rows.push(row(
+            &cell(&part["name"]),
+            format!("{}, SHA-256 {}", bytes(&part["bytes"]), cell(&part["sha256"])),
+        ));
+    }
+    table(&rows)
+}
+
+fn show_verified(outcome: &Value) -> String {
+    let drill = &outcome["drill"];
+    if drill.is_object() {
+        let examined = &drill["examined"];
+        return format!(
+            "backup {} was restored, started on, and serves: {} memories, {} audit records\n",
+            id(&drill["snapshot"]),
+            cell(&examined["memories"]),
+            cell(&examined["audit_records"]),
+        );
+    }
+    let repository = &outcome["repository"];
+    if repository["whole"] == true {
+        return format!("the repository is whole; {} backups\n", cell(&repository["snapshots"]));
+    }
+    let mut out = format!("the repository is damaged, {} findings\n", cell(&repository["count"]));
+    for finding in repository["findings"].as_array().into_iter().flatten() {
+        out.push_str(&format!("{}\n", cell(finding)));
+    }
+    out
+}
+
+fn show_restored(restored: &Value) -> String {
+    let fetched = &restored["fetched"];
+    let when = match restored["takes_effect"].as_str() {
+        Some("now") => "it is in use: start the node",
+        _ => "it is used from the next start on: restart the node",
+    };
+    format!(
+        "backup {} is in generation {}: {} memories, {} audit records, all checked\n{when}\n",
+        id(&fetched["snapshot"]),
+        cell(&restored["generation"]),
+        cell(&fetched["examined"]["memories"]),
+        cell(&fetched["examined"]["audit_records"]),
+    )
+}
+
+fn show_pruned(pruned: &Value) -> String {
+    let count = |name: &str| pruned[name].as_array().map_or(0, Vec::len);
+    let word = if pruned["dry_run"] == true { "would be removed" } else { "were removed" };
+    format!(
+        "{} backups {word}, {} are left; {} freed, {} in all\n",
+        count("removed"),
+        count("left"),
+        bytes(&pruned["freed_bytes"]),
+        bytes(&pruned["repository_bytes"]),
+    )
+}

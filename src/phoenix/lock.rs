@@ -1,0 +1,204 @@
+//! Locks as restic writes them: a file in `locks/`, encrypted with the repository's key, that says who works on it. Whoever
+//! removes data takes it alone; all others share it. So our programs and the stock one keep out of each other's way.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aes256ctr_poly1305aes::aead::Aead;
+use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce};
+use ring::rand::SecureRandom;
+use ring::{digest, rand};
+use rustic_core::repofile::MasterKey;
+use serde::{Deserialize, Serialize};
+
+use super::vault::VaultError;
+use crate::clock::{Clock, Timestamp};
+
+/// Bytes of the nonce before the encrypted text.
+const NONCE: usize = 16;
+/// A lock that was not renewed for so long is left over: as restic has it.
+const STALE: i64 = 30 * 60_000;
+/// How often a lock is renewed.
+const RENEW: Duration = Duration::from_secs(5 * 60);
+
+/// What stands in a lock.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Content {
+    time: Timestamp,
+    exclusive: bool,
+    #[serde(default)]
+    hostname: String,
+    #[serde(default)]
+    username: String,
+    pid: u32,
+}
+
+/// The locks of a repository.
+#[derive(Clone)]
+pub(super) struct Locks {
+    folder: PathBuf,
+    key: Key,
+}
+
+/// Held until dropped.
+pub(super) struct Lock {
+    /// Closing it ends the thread that renews.
+    end: Option<SyncSender<()>>,
+    renewer: Option<JoinHandle<()>>,
+}
+
+impl Locks {
+    pub(super) fn new(repository: &Path, key: &MasterKey) -> Result<Self, VaultError> {
+        let bytes = [&key.encrypt[..], &key.mac.k, &key.mac.r].concat();
+        if bytes.len() != Key::default().len() {
+            return Err(VaultError::Damaged("the key of the repository has a wrong length".to_owned()));
+        }
+        Ok(Self { folder: repository.join("locks"), key: *Key::from_slice(&bytes) })
+    }
+
+    /// Takes the repository, alone or with others who share it.
+    pub(super) fn take(&self, exclusive: bool) -> Result<Lock, VaultError> {
+        self.remove(false)?;
+        self.refuse_if_held(exclusive, None)?;
+        let mut mine = self.write(exclusive)?;
+        // Two that came at the same moment both look again, and see each other.
+        if let Err(held) = self.refuse_if_held(exclusive, Some(&mine)) {
+            let _ = fs::remove_file(&mine);
+            return Err(held);
+        }
+        let (end, ended) = sync_channel(0);
+        let locks = self.clone();
+        let renewer = std::thread::spawn(move || {
+            while ended.recv_timeout(RENEW) == Err(RecvTimeoutError::Timeout) {
+                if let Ok(fresh) = locks.write(exclusive) {
+                    let _ = fs::remove_file(std::mem::replace(&mut mine, fresh));
+                }
+            }
+            // One that stays is seen to be left over: its process is gone.
+            let _ = fs::remove_file(&mine);
+        });
+        Ok(Lock { end: Some(end), renewer: Some(renewer) })
+    }
+
+    /// Removes locks that are left over, or all. Returns how many.
+    pub(super) fn remove(&self, all: bool) -> Result<u64, VaultError> {
+        let mut removed = 0;
+        for (path, content) in self.all()? {
+            // One that cannot be read is not known to be left over.
+            if all || content.is_some_and(|content| is_stale(&content)) {
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(VaultError::io("a lock")(error));
+                    }
+                    _ => removed += 1,
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    fn refuse_if_held(&self, exclusive: bool, mine: Option<&Path>) -> Result<(), VaultError> {
+        for (path, content) in self.all()? {
+            if Some(path.as_path()) == mine {
+                continue;
+            }
+            match content {
+                None => return Err(VaultError::Locked("a lock that cannot be read".to_owned())),
+                Some(content) if exclusive || content.exclusive => {
+                    let Content { hostname, pid, time, .. } = content;
+                    return Err(VaultError::Locked(format!("process {pid} on {hostname} since {time}")));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn all(&self) -> Result<Vec<(PathBuf, Option<Content>)>, VaultError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(VaultError::io("the locks"))?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(VaultError::io("the locks"))?.path();
+            match fs::read(&path) {
+                // Removed meanwhile by its owner.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                bytes => {
+                    let bytes = bytes.map_err(VaultError::io("a lock"))?;
+                    found.push((path, self.open(&bytes)));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn open(&self, bytes: &[u8]) -> Option<Content> {
+        let (nonce, sealed) = bytes.split_at_checked(NONCE)?;
+        let text = Aes256CtrPoly1305Aes::new(&self.key).decrypt(Nonce::from_slice(nonce), sealed).ok()?;
+        // In version 2 of the format a first byte of 2 says that the rest is compressed.
+        match text.split_first() {
+            Some((2, rest)) => serde_json::from_slice(&zstd::decode_all(rest).ok()?).ok(),
+            _ => serde_json::from_slice(&text).ok(),
+        }
+    }
+
+    fn write(&self, exclusive: bool) -> Result<PathBuf, VaultError> {
+        let content = Content {
+            time: Clock::system().now(),
+            exclusive,
+            hostname: hostname(),
+            username: String::new(),
+            pid: std::process::id(),
+        };
+        let text = serde_json::to_vec(&content).map_err(|error| VaultError::Other(error.to_string()))?;
+        let mut nonce = [0; NONCE];
+        let random = rand::SystemRandom::new().fill(&mut nonce);
+        random.map_err(|_| VaultError::Other("the system gave no random bytes".to_owned()))?;
+        let sealed = Aes256CtrPoly1305Aes::new(&self.key)
+            .encrypt(Nonce::from_slice(&nonce), text.as_slice())
+            .map_err(|_| VaultError::Other("a lock could not be encrypted".to_owned()))?;
+        let bytes = [&nonce[..], &sealed].concat();
+        let name: String = digest::digest(&digest::SHA256, &bytes)
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let path = self.folder.join(name);
+        let write = || {
+            fs::create_dir_all(&self.folder)?;
+            fs::write(&path, &bytes)
+        };
+        write().map_err(VaultError::io("a lock"))?;
+        Ok(path)
+    }
+}
+
+/// Whether nobody works under this lock any more.
+fn is_stale(content: &Content) -> bool {
+    let old = content.time.plus_millis(STALE) < Clock::system().now();
+    let gone = content.hostname == hostname()
+        && i32::try_from(content.pid)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+            .is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH));
+    old || gone
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(renewer) = self.renewer.take() {
+            // It only removes a file.
+            let _ = renewer.join();
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! A node that dies comes back: backups in a restic repository, and their restoration.
+//!
+//! Promises: a backup is a consistent copy of the ledger, with all that a node needs besides; it is taken while the node works.
+//! A restore is looked at before it takes the place of the present state, which is kept. Failures are told, counted and shown.
+//! The work is done by a process of its own with bounded memory ([`worker`]). Must not: touch the present state, or put a
+//! password into a log or an answer.
+
+mod capture;
+mod child;
+mod examine;
+mod folder;
+mod lock;
+pub mod manifest;
+pub mod model;
+mod restic;
+pub mod retention;
+mod stopped;
+mod switch;
+pub mod vault;
+pub mod worker;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use rusqlite::{Connection, OptionalExtension};
+use serde::de::DeserializeOwned;
+
+use crate::engine::Events;
+use crate::engine::command::{Answer, Call, Entry};
+use crate::engine::jobs::Progress;
+use crate::ledger::{Ledger, Unit};
+use crate::observe::Metrics;
+use crate::wire::{Code, Fault};
+use capture::Source;
+use model::{
+    Changed, Fetched, Health, Listed, Made, Nothing, Outcome, Prune, Pruned, Restored, Shown, Unlock,
+    Unlocked, Verified, Verify, Which,
+};
+use retention::Keep;
+use switch::{PARTS, Plan};
+use worker::{Order, Task};
+
+pub use stopped::{Access, Ask};
+pub use switch::{SwitchError, take_up};
+
+/// Row of `meta` with the [`Health`].
+const HEALTH: &str = "phoenix";
+/// Folder for work in progress, in the state folder.
+const WORK: &str = "phoenix";
+
+/// How backups are made and kept.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder of the repository, and the file with its password; without them there are no backups.
+    pub repository: Option<(PathBuf, PathBuf)>,
+    /// Memory that the worker may take, in bytes.
+    pub worker_memory: u64,
+    /// What is kept.
+    pub keep: Keep,
+    /// By whose calendar.
+    pub time_zone: String,
+    /// Nothing is ever removed.
+    pub append_only: bool,
+    /// The state folder.
+    pub state_dir: PathBuf,
+    /// The node's name.
+    pub node: String,
+    /// The configuration as text.
+    pub text: String,
+    /// The rule file.
+    pub rules_file: Option<PathBuf>,
+    /// The node's own key.
+    pub key_file: PathBuf,
+}
+
+/// The running service.
+pub struct Phoenix {
+    ledger: Ledger,
+    events: Events,
+    metrics: Metrics,
+    config: Config,
+    health: Mutex<Health>,
+    /// One task on the repository at a time.
+    alone: tokio::sync::Mutex<()>,
+}
+
+/// Every command of the vault.
+#[must_use]
+pub fn commands() -> Vec<Entry<Phoenix>> {
+    const SERVICE: &str = "phoenix";
+    vec![
+        Entry::job(
+            SERVICE,
+            "backup",
+            "Puts the node's state away in the repository",
+            true,
+            |phoenix: Arc<Phoenix>, _, _: Nothing, progress| async move {
+                phoenix.backup(&progress).await.map(Answer::from)
+            },
+        ),
+        Entry::read(
+            SERVICE,
+            "list",
+            "Lists the backups",
+            |phoenix: Arc<Phoenix>, _, _: Nothing| async move {
+                let snapshots = phoenix.ask(Task::List, &Progress::new().0).await?;
+                Ok(Answer::from(Listed { snapshots }))
+            },
+        )
+        .when_full(),
+        Entry::read(
+            SERVICE,
+            "show",
+            "Shows what is in a backup",
+            |phoenix: Arc<Phoenix>, _, request: Which| async move {
+                let task = Task::Show { snapshot: request.snapshot };
+                phoenix.ask::<Shown>(task, &Progress::new().0).await.map(Answer::from)
+            },
+        )
+        .when_full(),
+        Entry::job(
+            SERVICE,
+            "verify",
+            "Checks the repository, or proves a backup by restoring it into a scratch folder",
+            true,
+            |phoenix: Arc<Phoenix>, _, request: Verify, progress| async move {
+                phoenix.verify(request, &progress).await.map(Answer::from)
+            },
+        )
+        .when_full(),
+        Entry::job(
+            SERVICE,
+            "restore",
+            "Restores a backup beside the present state, to be used from the next start on",
+            true,
+            |phoenix: Arc<Phoenix>, call, request: Which, progress| async move {
+                phoenix.restore(&call, request.snapshot, &progress).await.map(Answer::from)
+            },
+        )
+        .sensitive(),
+        Entry::job(
+            SERVICE,
+            "prune",
+            "Removes backups that are not kept any longer, and data that none uses",
+            true,
+            |phoenix: Arc<Phoenix>, _, request: Prune, progress| async move {
+                phoenix.prune(&request, &progress).await.map(Answer::from)
+            },
+        )
+        .sensitive()
+        .when_full(),
+        Entry::job(
+            SERVICE,
+            "unlock",
+            "Removes locks that programs which were cut off have left in the repository",
+            true,
+            |phoenix: Arc<Phoenix>, _, request: Unlock, progress| async move {
+                phoenix.ask::<Unlocked>(Task::Unlock { all: request.all }, &progress).await.map(Answer::from)
+            },
+        )
+        .sensitive()
+        .when_full(),
+        Entry::job(
+            SERVICE,
+            "password",
+            "Changes the repository's password to what stands in the file beside the present one, with `.new` at its end",
+            false,
+            |phoenix: Arc<Phoenix>, _, _: Nothing, progress| async move {
+                phoenix.change_password(&progress).await.map(Answer::from)
+            },
+        )
+        .sensitive(),
+    ]
+}
+
+impl Phoenix {
+    /// The service over `ledger`. Blocks shortly: it reads the ledger.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn open(
+        ledger: Ledger,
+        events: Events,
+        metrics: Metrics,
+        config: Config,
+    ) -> Result<Arc<Self>, Fault> {
+        let health = ledger.read_blocking(read_health)?;
+        show(&metrics, &health);
+        let (health, alone) = (Mutex::new(health), tokio::sync::Mutex::new(()));
+        Ok(Arc::new(Self { ledger, events, metrics, config, health, alone }))
+    }
+
+    /// How the vault does; `None` where there is none.
+    #[must_use]
+    pub fn health(&self) -> Option<Health> {
+        self.config.repository.is_some().then(|| self.state().clone())
+    }
+
+    /// A panic while it was held leaves it whole: it is changed field by field.
+    fn state(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the worker do `task`, alone.
+    async fn ask<T: DeserializeOwned>(&self, task: Task, progress: &Progress) -> Result<T, Fault> {
+        let Some((repository, password_file)) = self.config.repository.clone() else {
+            return Err(Fault::new(Code::Unavailable, "phoenix.repository is not set: there are no backups"));
+        };
+        // Who only looks need not wait for the others.
+        let looks = matches!(task, Task::List | Task::Show { .. });
+        let _alone = if looks { None } else { Some(self.alone.lock().await) };
+        let order = Order { repository, password_file, host: self.config.node.clone(), task };
+        let answer = child::carry_out(&order, self.config.worker_memory, progress).await?;
+        serde_json::from_value(answer).map_err(|_| Fault::internal())
+    }
+
+    fn work(&self, name: &str) -> PathBuf {
+        self.config.state_dir.join(WORK).join(name)
+    }
+
+    async fn backup(&self, progress: &Progress) -> Result<Made, Fault> {
+        let source = Source {
+            node: self.config.node.clone(),
+            generation: self.ledger.folder().to_owned(),
+            config: self.config.text.clone(),
+            rules: self.config.rules_file.clone(),
+            key: self.config.key_file.clone(),
+        };
+        let started = Instant::now();
+        let made = self.ask::<Made>(Task::Create { source, folder: self.work("backup") }, progress).await;
+        if let Ok(made) = &made {
+            self.metrics.recurring().backup_bytes(made.snapshot.added, made.repository_bytes);
+        }
+        self.settle("backup", started, made, |health, made, now| {
+            health.last_backup = Some(now);
+            health.last_snapshot = Some(made.snapshot.id.clone());
+            health.snapshots.push(made.snapshot.id.clone());
+        })
+        .await
+    }
+
+    async fn verify(&self, request: Verify, progress: &Progress) -> Result<Outcome, Fault> {
+        let started = Instant::now();
+        if request.drill {
+            let task = Task::Drill { snapshot: request.snapshot, folder: self.work("drill") };
+            let fetched = self.ask::<Fetched>(task, progress).await;
+            let fetched = self
+                .settle("drill", started, fetched, |health, fetched, now| {
+                    health.last_drill = Some(now);
+                    health.drilled = Some(fetched.snapshot.id.clone());
+                })
+                .await?;
+            return Ok(Outcome { good: true, drill: Some(fetched), repository: None });
+        }
+        if request.read_data.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {
+            return Err(Fault::invalid("read_data must be from 0 to 100"));
+        }
+        let known = self.state().snapshots.clone();
+        let verified =
+            self.ask::<Verified>(Task::Verify { percent: request.read_data, known }, progress).await;
+        let verified = verified.and_then(|verified| match verified.whole {
+            true => Ok(verified),
+            false => Err(Fault::new(
+                Code::Conflict,
+                format!(
+                    "the repository is damaged, {} findings: {}",
+                    verified.count,
+                    verified.findings.join("; ")
+                ),
+            )),
+        });
+        let verified =
+            self.settle("verify", started, verified, |health, _, now| health.last_verify = Some(now)).await?;
+        Ok(Outcome { good: true, repository: Some(verified), drill: None })
+    }
+
+    async fn restore(&self, call: &Call, snapshot: String, progress: &Progress) -> Result<Restored, Fault> {
+        let ledger = self.ledger.clone();
+        let failed = |error: SwitchError| {
+            tracing::error!(%error, "the restored state could not be made ready");
+            Fault::new(Code::Conflict, "the restored state could not be made ready; the node's log says why")
+        };
+        let blocked = |_| Fault::internal();
+        let state = self.config.state_dir.clone();
+        let prepare = move || {
+            switch::remove_unfinished(&state);
+            ledger.generation().prepare_next()
+        };
+        let (number, folder) = tokio::task::spawn_blocking(prepare)
+            .await
+            .map_err(blocked)?
+            .map_err(|error| failed(error.into()))?;
+        let parts = folder.join(PARTS);
+        let made = {
+            let parts = parts.clone();
+            tokio::task::spawn_blocking(move || capture::clear(&parts)).await.map_err(blocked)?
+        };
+        let restored = async {
+            made?;
+            let fetched =
+                self.ask::<Fetched>(Task::Fetch { snapshot, folder: parts.clone() }, progress).await?;
+            let plan = Plan {
+                snapshot: fetched.snapshot.id.clone(),
+                principal: call.principal.to_string(),
+                at: self.ledger.clock().now(),
+            };
+            let (ledger, folder, key) = (self.ledger.clone(), folder.clone(), self.config.key_file.clone());
+            let propose = move || {
+                switch::check_key(&parts, &key)?;
+                switch::propose(ledger.generation(), number, &folder, &plan)
+            };
+            tokio::task::spawn_blocking(propose).await.map_err(blocked)?.map_err(failed)?;
+            Ok(Restored { fetched, generation: number, takes_effect: "next_start" })
+        };
+        let restored = restored.await;
+        if restored.is_err() {
+            // Nothing refers to it; what stays is never taken into use.
+            let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+        }
+        restored
+    }
+
+    async fn prune(&self, request: &Prune, progress: &Progress) -> Result<Pruned, Fault> {
+        if self.config.append_only && !request.dry_run {
+            return Err(Fault::new(Code::Forbidden, "phoenix.append_only is on: nothing is removed"));
+        }
+        let task = Task::Prune {
+            keep: self.config.keep.clone(),
+            time_zone: self.config.time_zone.clone(),
+            dry_run: request.dry_run,
+        };
+        let pruned = self.ask::<Pruned>(task, progress).await?;
+        if !pruned.dry_run {
+            self.metrics.recurring().backup_bytes(None, pruned.repository_bytes);
+            let left = pruned.left.clone();
+            self.put_down(|health| health.snapshots = left).await;
+        }
+        Ok(pruned)
+    }
+
+    async fn change_password(&self, progress: &Progress) -> Result<Changed, Fault> {
+        let Some((_, file)) = &self.config.repository else {
+            return Err(Fault::new(Code::Unavailable, "phoenix.repository is not set: there are no backups"));
+        };
+        if self.config.append_only {
+            return Err(Fault::new(Code::Forbidden, "phoenix.append_only is on: no key is removed"));
+        }
+        let mut new_file = file.clone().into_os_string();
+        new_file.push(".new");
+        self.ask(Task::Password { new_file: new_file.into() }, progress).await
+    }
+
+    /// Notes how a task went: in the ledger, in the figures, and where it failed, for everyone to hear.
+    async fn settle<T>(
+        &self,
+        task: &'static str,
+        started: Instant,
+        result: Result<T, Fault>,
+        good: impl FnOnce(&mut Health, &T, crate::clock::Timestamp),
+    ) -> Result<T, Fault> {
+        let now = self.ledger.clock().now();
+        let outcome = result.as_ref().map_or_else(|fault| fault.code.as_str(), |_| "ok");
+        self.metrics.recurring().backup_task(task, outcome, started.elapsed());
+        let mut in_a_row = 0;
+        self.put_down(|health| {
+            let failures = match task {
+                "backup" => &mut health.failures.backup,
+                "verify" => &mut health.failures.verify,
+                _ => &mut health.failures.drill,
+            };
+            *failures = if result.is_ok() { 0 } else { *failures + 1 };
+            in_a_row = *failures;
+            match &result {
+                Ok(done) => {
+                    good(health, done, now);
+                    // What went wrong with another task is not mended by this one.
+                    health.error.take_if(|error| error.starts_with(task));
+                }
+                Err(fault) => health.error = Some(format!("{task}: {}", fault.message)),
+            }
+        })
+        .await;
+        if let Err(fault) = &result {
+            tracing::error!(task, %fault, in_a_row, "the vault failed");
+            let message = format!("{task}: {} ({in_a_row} in a row)", fault.message);
+            self.events.tell_error("backup_failed", &message, now);
+        }
+        result
+    }
+
+    async fn put_down(&self, change: impl FnOnce(&mut Health)) {
+        let health = {
+            let mut state = self.state();
+            change(&mut state);
+            state.clone()
+        };
+        show(&self.metrics, &health);
+        let write = move |unit: &mut Unit<'_>| {
+            let text = serde_json::to_string(&health).map_err(|_| Fault::internal())?;
+            unit.execute(
+                "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2",
+                [HEALTH, &text],
+            )?;
+            Ok(())
+        };
+        if let Err(error) = self.ledger.write(write).await {
+            tracing::warn!(%error, "how the vault does could not be put down");
+        }
+    }
+}
+
+fn show(metrics: &Metrics, health: &Health) {
+    metrics.recurring().backup_state("backup", health.last_backup, health.failures.backup);
+    metrics.recurring().backup_state("verify", health.last_verify, health.failures.verify);
+    metrics.recurring().backup_state("drill", health.last_drill, health.failures.drill);
+}
+
+fn read_health(connection: &Connection) -> Result<Health, Fault> {
+    let text: Option<String> = connection
+        .query_row("SELECT value FROM meta WHERE key = ?1", [HEALTH], |row| row.get(0))
+        .optional()?;
+    // Of a newer program, perhaps: it is news, and no more.
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+}

@@ -1,0 +1,294 @@
+//! The process that works on the repository: takes one order on its standard input, tells how far it is on its standard
+//! output, a JSON line each, and answers with the last one. It has little memory, comes last at the processor and the disk,
+//! and ends with whoever started it.
+
+use std::io::{BufRead, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::capture::{Source, capture, clear};
+use super::examine::{drill, examine};
+use super::model::{Fetched, Made, Pruned, Shown, Unlocked, Verified};
+use super::restic::{Access, Report, ResticVault, read_password};
+use super::retention::{Keep, superfluous};
+use super::vault::{Depth, Snapshot, Vault, VaultError};
+use crate::clock::Timestamp;
+use crate::when::zone;
+use crate::wire::Fault;
+
+/// Most findings that are told.
+const FINDINGS: usize = 50;
+
+/// What the worker shall do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub repository: PathBuf,
+    pub password_file: PathBuf,
+    /// The node whose backups these are; empty for any.
+    pub host: String,
+    pub task: Task,
+}
+
+/// See the verbs in [`super`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Task {
+    Create {
+        source: Source,
+        folder: PathBuf,
+    },
+    List,
+    Show {
+        snapshot: String,
+    },
+    /// `percent` of the data is read; `known` are backups that have to be there.
+    Verify {
+        percent: Option<f64>,
+        known: Vec<String>,
+    },
+    Drill {
+        snapshot: String,
+        folder: PathBuf,
+    },
+    Fetch {
+        snapshot: String,
+        folder: PathBuf,
+    },
+    Prune {
+        keep: Keep,
+        time_zone: String,
+        dry_run: bool,
+    },
+    Unlock {
+        all: bool,
+    },
+    /// The new password is in this file, which takes the place of the old one.
+    Password {
+        new_file: PathBuf,
+    },
+}
+
+/// A line of the worker.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Line {
+    Step { done: u64, total: u64 },
+    Done(Value),
+    Failed(Fault),
+}
+
+/// How much memory the worker may take, in bytes; 0 for any.
+pub(super) fn limit(memory: u64) {
+    // Where the system refuses, the worker works unlimited, rather than not at all.
+    if memory > 0 {
+        let limit = rustix::process::Rlimit { current: Some(memory), maximum: Some(memory) };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Data, limit);
+    }
+    let _ = rustix::process::nice(10);
+    lower_io();
+}
+
+/// The last place among those who share the disk: class "best effort", level 7 (ioprio_set(2)).
+fn lower_io() {
+    const WHO_PROCESS: libc::c_int = 1;
+    const BEST_EFFORT_7: libc::c_int = (2 << 13) | 7;
+    // SAFETY: the call takes three integers and touches no memory.
+    let _ = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, BEST_EFFORT_7) };
+}
+
+/// Runs one order from standard input. Returns whether it was done.
+///
+/// # Errors
+/// When standard input or output is gone.
+pub fn serve(memory: u64) -> std::io::Result<bool> {
+    limit(memory);
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    let order: Order = serde_json::from_str(&line).map_err(std::io::Error::other)?;
+    std::thread::spawn(|| {
+        // It ends with whoever holds the other end: a daemon that was killed must not leave a worker behind.
+        let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    });
+    let report: Report = Arc::new(|done, total| {
+        // Whoever does not listen any more gets no word.
+        let _ = tell(&Line::Step { done, total });
+    });
+    match perform(&order, &report) {
+        Ok(answer) => tell(&Line::Done(answer)).map(|()| true),
+        Err(error) => tell(&Line::Failed(error.into())).map(|()| false),
+    }
+}
+
+fn tell(line: &Line) -> std::io::Result<()> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(&text)?;
+    out.flush()
+}
+
+/// Does it, in this process.
+pub(super) fn perform(order: &Order, report: &Report) -> Result<Value, VaultError> {
+    let password = read_password(&order.password_file)?;
+    let open = |access, make| ResticVault::open(&order.repository, &password, access, make, report.clone());
+    let step = |done, total| report(done, total);
+    let answer = match &order.task {
+        Task::Create { source, folder } => {
+            let captured = capture(source, folder);
+            let made = captured.and_then(|manifest| {
+                let vault = open(Access::Shared, true)?;
+                let snapshot = vault.create(folder, &order.host, &manifest.tags())?;
+                let repository_bytes = vault.size()?;
+                Ok(Made { snapshot, manifest, repository_bytes })
+            });
+            remove(folder);
+            json!(made?)
+        }
+        Task::List => json!(open(Access::Shared, false)?.list()?),
+        Task::Show { snapshot } => {
+            let vault = open(Access::Shared, false)?;
+            let snapshot = choose(vault.list()?, snapshot, &order.host)?;
+            let manifest = vault.manifest(&snapshot.id)?;
+            json!(Shown { snapshot, manifest })
+        }
+        Task::Verify { percent, known } => {
+            let vault = open(Access::Shared, false)?;
+            let depth = percent.map_or(Depth::Structure, Depth::Data);
+            let mut findings = vault.check(depth, &step)?;
+            let there = vault.list().unwrap_or_default();
+            let gone = known.iter().filter(|id| !there.iter().any(|snapshot| snapshot.id == **id));
+            findings.extend(gone.map(|id| format!("snapshot {}: it is gone", id.get(..8).unwrap_or(id))));
+            let count = findings.len() as u64;
+            findings.truncate(FINDINGS);
+            json!(Verified { whole: count == 0, count, findings, snapshots: there.len() as u64 })
+        }
+        Task::Drill { snapshot, folder } => {
+            clear(folder)?;
+            let vault = open(Access::Shared, false)?;
+            let done = fetch(&vault, snapshot, &order.host, folder, &step).and_then(|mut fetched| {
+                drill(folder)?;
+                fetched.examined.queried = true;
+                Ok(fetched)
+            });
+            remove(folder);
+            json!(done?)
+        }
+        Task::Fetch { snapshot, folder } => {
+            let vault = open(Access::Shared, false)?;
+            json!(fetch(&vault, snapshot, &order.host, folder, &step)?)
+        }
+        Task::Prune { keep, time_zone, dry_run } => {
+            let access = if *dry_run { Access::Shared } else { Access::Alone };
+            let vault = open(access, false)?;
+            let zone = zone(time_zone).map_err(VaultError::Forbidden)?;
+            let mine: Vec<_> =
+                vault.list()?.into_iter().filter(|snapshot| snapshot.node == order.host).collect();
+            let removed = superfluous(&mine, keep, &zone);
+            let mut freed_bytes = 0;
+            if !dry_run {
+                vault.forget(&removed)?;
+                freed_bytes = vault.sweep()?;
+            }
+            let left: Vec<_> =
+                mine.into_iter().map(|snapshot| snapshot.id).filter(|id| !removed.contains(id)).collect();
+            json!(Pruned { dry_run: *dry_run, removed, left, freed_bytes, repository_bytes: vault.size()? })
+        }
+        Task::Unlock { all } => {
+            json!(Unlocked { removed: ResticVault::unlock(&order.repository, &password, *all)? })
+        }
+        Task::Password { new_file } => {
+            let new = read_password(new_file)?;
+            open(Access::Alone, false)?.add_password(&new)?;
+            // Both open it now; from the rename on the new one is the password.
+            std::fs::rename(new_file, &order.password_file)
+                .map_err(VaultError::io("phoenix.password_file"))?;
+            let vault = ResticVault::open(&order.repository, &new, Access::Alone, false, report.clone())?;
+            json!({ "changed": true, "removed": vault.remove_other_passwords()? })
+        }
+    };
+    Ok(answer)
+}
+
+fn fetch(
+    vault: &impl Vault,
+    wanted: &str,
+    host: &str,
+    folder: &Path,
+    step: &(dyn Fn(u64, u64) + Send + Sync),
+) -> Result<Fetched, VaultError> {
+    let snapshot = choose(vault.list()?, wanted, host)?;
+    let manifest = vault.fetch(&snapshot.id, folder, step)?;
+    let examined = examine(folder, &manifest)?;
+    Ok(Fetched { snapshot, manifest, examined })
+}
+
+/// The one that is meant: an id or its beginning, `latest`, or a time, of which it is the last one before.
+fn choose(snapshots: Vec<Snapshot>, wanted: &str, host: &str) -> Result<Snapshot, VaultError> {
+    let missing = || VaultError::NoSnapshot(wanted.to_owned());
+    let mut mine = snapshots.iter().filter(|snapshot| host.is_empty() || snapshot.node == host);
+    if wanted == "latest" {
+        return mine.next_back().cloned().ok_or_else(missing);
+    }
+    if let Ok(time) = Timestamp::parse(wanted) {
+        return mine.rfind(|snapshot| snapshot.time <= time).cloned().ok_or_else(missing);
+    }
+    if wanted.len() < 4 || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(missing());
+    }
+    let mut found = snapshots.into_iter().filter(|snapshot| snapshot.id.starts_with(wanted));
+    match (found.next(), found.next()) {
+        (Some(snapshot), None) => Ok(snapshot),
+        _ => Err(missing()),
+    }
+}
+
+/// Removes what was needed only for the work. What stays is removed when the next one begins.
+fn remove(folder: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(folder)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::debug!(%error, "the working folder could not be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(id: &str, node: &str, time: &str) -> Snapshot {
+        let time = Timestamp::parse(time).unwrap();
+        Snapshot {
+            id: id.repeat(16),
+            time,
+            node: node.to_owned(),
+            tags: Vec::new(),
+            bytes: None,
+            added: None,
+        }
+    }
+
+    #[test]
+    fn a_backup_is_chosen_by_id_by_time_or_as_the_latest_of_its_node() {
+        let all = vec![
+            snapshot("aaaa", "n1", "2026-01-01T03:00:00Z"),
+            snapshot("aabb", "n2", "2026-01-02T03:00:00Z"),
+            snapshot("cccc", "n1", "2026-01-03T03:00:00Z"),
+            snapshot("dddd", "n2", "2026-01-04T03:00:00Z"),
+        ];
+        let chosen = |wanted: &str, host: &str| {
+            choose(all.clone(), wanted, host).map(|found| found.id[..4].to_owned()).ok()
+        };
+        assert_eq!(chosen("latest", "n1").as_deref(), Some("cccc"));
+        assert_eq!(chosen("latest", "").as_deref(), Some("dddd"));
+        assert_eq!(chosen("2026-01-02T12:00:00Z", "n1").as_deref(), Some("aaaa"));
+        assert_eq!(chosen("2026-01-03T03:00:00Z", "n1").as_deref(), Some("cccc"));
+        assert_eq!(chosen("2025-01-01T00:00:00Z", "n1"), None);
+        assert_eq!(chosen("aabb", "n1").as_deref(), Some("aabb"), "another node's, when it is named");
+        for wrong in ["aa", "eeee", "", "../../x", "latest~1"] {
+            assert_eq!(chosen(wrong, "n1"), None, "{wrong}");
+        }
+    }
+}

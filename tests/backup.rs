@@ -1,0 +1,388 @@
+//! A node's state goes into a restic repository while it works, and comes back from there: on the same machine, on a fresh
+//! one, by our program and by the stock one.
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use rusqlite::{Connection, OpenFlags};
+use serde_json::{Value, json};
+use support::vault::rows;
+use support::{Caller, Daemon, DaemonOptions, Mosquitto, MosquittoOptions, Repository, Via, mosquitto};
+
+async fn node(name: &str, repository: &Repository) -> Option<(Mosquitto, Daemon)> {
+    let broker = mosquitto(MosquittoOptions::default()).await?;
+    let options = repository.configure(DaemonOptions::new(name, Via::Plain(broker.addr())));
+    Some((broker, Daemon::start(options).await))
+}
+
+fn open(path: &Path) -> Connection {
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
+}
+
+fn number(ledger: &Connection, sql: &str) -> i64 {
+    ledger.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+async fn store(asker: &mut Caller, text: &str) -> String {
+    let stored = asker.ask_ok("memory/store", json!({ "content": text })).await;
+    stored["id"].as_str().unwrap().to_owned()
+}
+
+async fn backup(asker: &mut Caller) -> Value {
+    asker.ask_ok("phoenix/backup", json!({})).await
+}
+
+fn said(output: &std::process::Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_while_64_clients_store_holds_exactly_what_was_stored_up_to_its_sequence() {
+    const CLIENTS: usize = 64;
+    let repository = Repository::default();
+    let Some((broker, mut daemon)) = node("busy", &repository).await else { return };
+    let stop = Arc::new(AtomicBool::new(false));
+    let stored = Arc::new(AtomicU32::new(0));
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let mut client = Caller::connect(broker.addr(), &format!("client{number}"), &daemon).await;
+        let (stop, stored) = (stop.clone(), stored.clone());
+        clients.push(tokio::spawn(async move {
+            while !stop.load(Ordering::Acquire) {
+                store(
+                    &mut client,
+                    &format!("from {number}, the {}th", stored.fetch_add(1, Ordering::AcqRel)),
+                )
+                .await;
+            }
+        }));
+    }
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
+    while stored.load(Ordering::Acquire) < 500 {
+        asker.ask_ok("node/ping", json!({})).await;
+    }
+    let before = stored.load(Ordering::Acquire);
+    let made = backup(&mut asker).await;
+    assert!(stored.load(Ordering::Acquire) > before, "nobody stored meanwhile");
+    stop.store(true, Ordering::Release);
+    for client in clients {
+        client.await.unwrap();
+    }
+    let sequence = made["manifest"]["audit_seq"].as_i64().unwrap();
+    let full = daemon.ledger();
+    let expected = number(
+        &full,
+        &format!(
+            "SELECT count(*) FROM audit WHERE command = 'memory/store' AND outcome = 'ok' AND seq <= {sequence}"
+        ),
+    );
+    assert!(expected < number(&full, "SELECT count(*) FROM memory_record"));
+    drop(full);
+
+    // A drill: the seals, the chain, a query.
+    let proved = asker.ask_ok("phoenix/verify", json!({ "drill": true })).await;
+    let examined = &proved["drill"]["examined"];
+    assert_eq!((&examined["memories"], &examined["queried"]), (&json!(expected), &json!(true)), "{proved}");
+    assert_eq!(examined["audit_records"], json!(sequence));
+
+    asker.ask_ok("phoenix/restore", json!({ "snapshot": "latest" })).await;
+    daemon.restart().await;
+    let mut asker = Caller::connect(broker.addr(), "later", &daemon).await;
+    let stats = asker.ask_ok("memory/stats", json!({})).await;
+    let records: i64 =
+        stats["layers"].as_array().unwrap().iter().map(|layer| layer["records"].as_i64().unwrap()).sum();
+    assert_eq!(records, expected);
+    let query = json!({ "text": "+from", "limit": 1, "consistency": "latest", "explain": true });
+    let mut found = asker.ask_ok("memory/query", query.clone()).await;
+    // The index is made anew; until it is, answers say so.
+    while found["partial"] == true {
+        found = asker.ask_ok("memory/query", query.clone()).await;
+    }
+    assert_eq!(found["total"], json!(expected), "{found}");
+    daemon.terminate().await;
+    orchd::ledger::audit::verify(&daemon.ledger()).unwrap().expect("the audit chain is broken");
+    assert!(daemon.state_dir().join("gen-1/ledger.db").is_file(), "the old generation is kept");
+}
+
+#[tokio::test]
+async fn the_stock_program_reads_what_we_write_and_we_read_what_it_writes() {
+    let repository = Repository::default();
+    let Some((broker, mut daemon)) = node("inter", &repository).await else { return };
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
+    for number in 0..200 {
+        store(&mut asker, &format!("record {number}")).await;
+    }
+    let made = backup(&mut asker).await;
+    let sequence = made["manifest"]["audit_seq"].as_i64().unwrap();
+    daemon.terminate().await;
+    let Some(listed) = repository.restic(&["snapshots", "--json"]) else { return };
+    assert!(listed.status.success(), "{}", said(&listed));
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(listed[0]["id"], made["snapshot"]["id"]);
+    assert_eq!(listed[0]["hostname"], "inter");
+    let tags: Vec<_> =
+        listed[0]["tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap()).collect();
+    for tag in ["orchd", "node=inter", "memories=200", &format!("sequence={sequence}")] {
+        assert!(tags.contains(&tag), "{tags:?}");
+    }
+    let checked = repository.restic(&["check", "--read-data"]).unwrap();
+    assert!(checked.status.success(), "{}", said(&checked));
+
+    let target = repository.aside("by-restic");
+    let restored = repository.restic(&["restore", "latest", "--target", target.to_str().unwrap()]).unwrap();
+    assert!(restored.status.success(), "{}", said(&restored));
+    let theirs = open(&target.join("orchd/ledger.db"));
+    assert_eq!(number(&theirs, "SELECT count(*) FROM memory_record"), 200);
+    // And by ours, from the same repository: row by row the same.
+    let parts = repository.aside("by-us");
+    let done = repository.orchd(&["restore", "latest", "--state-dir", parts.to_str().unwrap()]);
+    assert!(done.status.success(), "{}", said(&done));
+    let original = rows(&theirs);
+    let before = open(&parts.join("gen-2/ledger.db"));
+    let ours: Vec<_> = rows(&before);
+    // The restore itself, and what it closes, is all that differs.
+    let fixed = |row: &&String| {
+        !["audit:", "job:", "outbox:", "inbox:", "meta:", "schedule:"]
+            .iter()
+            .any(|table| row.starts_with(table))
+    };
+    assert_eq!(
+        original.iter().filter(fixed).collect::<Vec<_>>(),
+        ours.iter().filter(fixed).collect::<Vec<_>>()
+    );
+    assert_eq!(number(&before, "SELECT count(*) FROM audit"), sequence + 1);
+
+    // A repository of the stock program, with what it restored.
+    let other = Repository::default();
+    let made = other.restic(&["init"]).unwrap();
+    assert!(made.status.success(), "{}", said(&made));
+    let put = other.restic(&["backup", target.join("orchd").to_str().unwrap(), "--host", "inter"]).unwrap();
+    assert!(put.status.success(), "{}", said(&put));
+    assert_eq!(other.findings(), Vec::<String>::new());
+    let again = other.aside("again");
+    let done = other.orchd(&["restore", "latest", "--state-dir", again.to_str().unwrap()]);
+    assert!(done.status.success(), "{}", said(&done));
+    let again = rows(&open(&again.join("gen-2/ledger.db")));
+    assert_eq!(
+        original.iter().filter(fixed).collect::<Vec<_>>(),
+        again.iter().filter(fixed).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test]
+async fn a_restore_carries_revocations_over_closes_what_was_open_and_pauses_what_removes() {
+    let repository = Repository::default();
+    let Some((broker, mut daemon)) = node("back", &repository).await else { return };
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
+    let kept = store(&mut asker, "from before").await;
+    let key = json!({ "name": "app", "permissions": ["orch/#"] });
+    asker.ask_ok("node/keys/create", key).await;
+    let made = backup(&mut asker).await;
+    let id = made["snapshot"]["id"].as_str().unwrap().to_owned();
+    let lost = store(&mut asker, "from after").await;
+    asker.ask_ok("node/keys/revoke", json!({ "key": "app" })).await;
+
+    let restored = asker.ask_ok("phoenix/restore", json!({ "snapshot": &id[..8] })).await;
+    assert_eq!((&restored["takes_effect"], &restored["generation"]), (&json!("next_start"), &json!(2)));
+    asker.ask_ok("memory/get", json!({ "id": lost })).await;
+    // Killed, not stopped: the switch is the next start's.
+    daemon.kill();
+    daemon.start_again().await;
+    let mut asker = Caller::connect(broker.addr(), "later", &daemon).await;
+    asker.ask_ok("memory/get", json!({ "id": kept })).await;
+    assert_eq!(asker.ask("memory/get", json!({ "id": lost })).await["error"]["code"], "not_found");
+    let keys = asker.ask_ok("node/keys/list", json!({ "limit": 10 })).await;
+    assert!(keys["keys"][0]["revoked"].is_string() || keys["keys"][0]["revoked_at"].is_string(), "{keys}");
+    let status = asker.ask_ok("node/status", json!({})).await;
+    let paused = |name: &str| {
+        let entries = status["schedule"].as_array().unwrap();
+        entries.iter().find(|entry| entry["name"] == name).unwrap()["paused"].is_string()
+    };
+    assert!(
+        paused("memory_prune") && paused("soul_decay") && paused("backup_prune") && !paused("backup"),
+        "{status}"
+    );
+    asker.ask_ok("node/schedule/resume", json!({ "name": "memory_prune" })).await;
+    daemon.terminate().await;
+    let ledger = daemon.ledger();
+    assert_eq!(
+        number(&ledger, "SELECT count(*) FROM audit WHERE command = 'phoenix/restore' AND outcome = 'ok'"),
+        1
+    );
+    assert_eq!(number(&ledger, "SELECT count(*) FROM job WHERE state IN ('accepted', 'running')"), 0);
+    assert_eq!(number(&ledger, "SELECT count(*) FROM outbox WHERE open = 1"), 0);
+    let before = open(&daemon.state_dir().join("gen-1/ledger.db"));
+    assert_eq!(number(&before, "SELECT count(*) FROM memory_record"), 2);
+    assert!(std::fs::symlink_metadata(daemon.state_dir().join("next")).is_err());
+}
+
+#[tokio::test]
+async fn a_fresh_machine_needs_the_program_the_repository_and_the_password() {
+    let repository = Repository::default();
+    let Some((broker, mut daemon)) = node("phoenix", &repository).await else { return };
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
+    let id = store(&mut asker, "what the node knew").await;
+    let first = backup(&mut asker).await;
+    store(&mut asker, "later").await;
+    backup(&mut asker).await;
+    daemon.terminate().await;
+    let state = daemon.state_dir();
+    std::fs::remove_dir_all(&state).unwrap();
+
+    // docs/restore.md, step by step.
+    let listed = repository.ask(&["list"]);
+    assert_eq!(listed["snapshots"].as_array().unwrap().len(), 2);
+    let time = first["snapshot"]["time"].as_str().unwrap();
+    let shown = repository.ask(&["show", time]);
+    assert_eq!(shown["snapshot"]["id"], first["snapshot"]["id"], "the last one before a time");
+    let done = repository.orchd(&["restore", "latest", "--state-dir", state.to_str().unwrap()]);
+    assert!(done.status.success(), "{}", said(&done));
+    let verified = Command::new(env!("CARGO_BIN_EXE_orchd"))
+        .args(["ledger", "verify", "--config"])
+        .arg(daemon.config())
+        .output()
+        .unwrap();
+    assert!(verified.status.success(), "{}", said(&verified));
+    let config = std::fs::read_to_string(state.join("gen-2/restored/orchd.toml")).unwrap();
+    assert!(config.contains("name = \"phoenix\"") && !config.contains(support::vault::PASSWORD), "{config}");
+    daemon.start_again().await;
+    let mut asker = Caller::connect(broker.addr(), "later", &daemon).await;
+    let got = asker.ask_ok("memory/get", json!({ "id": id })).await;
+    assert_eq!(got["content"], "what the node knew");
+    let query = json!({ "text": "+later", "consistency": "latest" });
+    let mut found = asker.ask_ok("memory/query", query.clone()).await;
+    while found["partial"] == true {
+        found = asker.ask_ok("memory/query", query.clone()).await;
+    }
+    assert_eq!(found["hits"].as_array().unwrap().len(), 1);
+    daemon.terminate().await;
+}
+
+#[tokio::test]
+async fn what_is_not_kept_any_longer_goes_and_status_and_figures_say_how_it_is() {
+    let repository = Repository::default();
+    let Some(broker) = mosquitto(MosquittoOptions::default()).await else { return };
+    let options = repository.configure(DaemonOptions::new("keeper", Via::Plain(broker.addr())));
+    let mut options = options;
+    options.extra.push_str("keep_last = 1\nkeep_floor = 2\nkeep_within_days = 0\nkeep_daily = 0\nkeep_weekly = 0\nkeep_monthly = 0\nkeep_yearly = 0\n");
+    let mut daemon = Daemon::start(options).await;
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
+    for number in 0..4 {
+        store(&mut asker, &format!("{number} {}", "filling ".repeat(1_000))).await;
+        backup(&mut asker).await;
+    }
+    let planned = asker.ask_ok("phoenix/prune", json!({ "dry_run": true })).await;
+    assert_eq!(planned["removed"].as_array().unwrap().len(), 2, "{planned}");
+    assert_eq!(repository.ask(&["list"])["snapshots"].as_array().unwrap().len(), 4);
+    let pruned = asker.ask_ok("phoenix/prune", json!({})).await;
+    assert_eq!(pruned["removed"], planned["removed"]);
+    let listed = asker.ask_ok("phoenix/list", json!({})).await;
+    let left: Vec<_> =
+        listed["snapshots"].as_array().unwrap().iter().map(|snapshot| &snapshot["id"]).collect();
+    assert_eq!(json!(left), pruned["left"]);
+    asker.ask_ok("phoenix/verify", json!({ "read_data": 100.0 })).await;
+    asker.ask_ok("phoenix/verify", json!({ "drill": true })).await;
+    let status = asker.ask_ok("node/status", json!({})).await;
+    assert_eq!(status["backup"]["snapshots"], pruned["left"], "{status}");
+    for what in ["last_backup", "last_verify", "last_drill"] {
+        assert!(status["backup"][what].is_string(), "{status}");
+    }
+    for task in ["backup", "verify", "drill"] {
+        assert!(
+            daemon.metric(&format!("orchd_backup_last_success_timestamp_seconds{{task=\"{task}\"}}")) > 1e9
+        );
+        assert_eq!(daemon.metric(&format!("orchd_backup_failures{{task=\"{task}\"}}")), 0.0);
+    }
+    assert!(daemon.metric("orchd_backup_bytes{kind=\"total\"}") > 0.0);
+    daemon.terminate().await;
+    // Nothing is removed once that is forbidden.
+    daemon.options().extra.push_str("append_only = true\n");
+    daemon.start_again().await;
+    let refused = asker.ask("phoenix/prune", json!({})).await;
+    assert_eq!(refused["error"]["code"], "forbidden", "{refused}");
+    daemon.terminate().await;
+}
+
+#[tokio::test]
+async fn the_password_changes_without_a_moment_at_which_neither_opens_it() {
+    let repository = Repository::default();
+    let Some((broker, mut daemon)) = node("locksmith", &repository).await else { return };
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
+    backup(&mut asker).await;
+    let old = repository.aside("old");
+    std::fs::copy(repository.password_file(), &old).unwrap();
+    std::fs::write(repository.aside("password.new"), "another one\n").unwrap();
+    let changed = asker.ask_ok("phoenix/password", json!({})).await;
+    assert_eq!(changed["removed"], 1);
+    assert_eq!(std::fs::read_to_string(repository.password_file()).unwrap(), "another one\n");
+    backup(&mut asker).await;
+    let refused = repository.orchd_with(&["list"], &old);
+    assert!(
+        !refused.status.success() && said(&refused).contains("password does not open"),
+        "{}",
+        said(&refused)
+    );
+    if let Some(checked) = repository.restic(&["check"]) {
+        assert!(checked.status.success(), "{}", said(&checked));
+    }
+    daemon.terminate().await;
+}
+
+#[tokio::test]
+async fn a_backup_of_an_older_schema_is_migrated_and_one_of_another_nodes_key_is_refused() {
+    let repository = Repository::default();
+    let Some(made) = repository.restic(&["init"]) else { return };
+    assert!(made.status.success(), "{}", said(&made));
+    let folder = repository.aside("old");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema-1.db"),
+        folder.join("ledger.db"),
+    )
+    .unwrap();
+    std::fs::write(folder.join("node.key"), format!("{}\n", "5a".repeat(32))).unwrap();
+    let head = orchd::ledger::audit::verify(&open(&folder.join("ledger.db"))).unwrap().unwrap();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let parts: Vec<Value> = ["ledger.db", "node.key"]
+        .iter()
+        .map(|name| {
+            let bytes = std::fs::read(folder.join(name)).unwrap();
+            let sha256 = hex(ring::digest::digest(&ring::digest::SHA256, &bytes).as_ref());
+            json!({ "name": name, "bytes": bytes.len(), "sha256": sha256 })
+        })
+        .collect();
+    let manifest = json!({
+        "format": 1,
+        "node": "old",
+        "version": "0.0.1",
+        "schema": 1,
+        "taken": "2026-01-01T00:00:00Z",
+        "audit_seq": head.seq,
+        "audit_hash": hex(&head.hash),
+        "counts": { "audit": head.seq },
+        "parts": parts,
+    });
+    std::fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
+    let put = repository.restic(&["backup", folder.to_str().unwrap()]).unwrap();
+    assert!(put.status.success(), "{}", said(&put));
+
+    let state = repository.aside("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::write(state.join("node.key"), format!("{}\n", "a5".repeat(32))).unwrap();
+    let words = ["restore", "latest", "--state-dir", state.to_str().unwrap()];
+    let refused = repository.orchd(&words);
+    assert!(!refused.status.success() && said(&refused).contains("another node key"), "{}", said(&refused));
+    assert!(!state.join("gen-2").exists() && std::fs::symlink_metadata(state.join("next")).is_err());
+    std::fs::remove_file(state.join("node.key")).unwrap();
+    let done = repository.orchd(&words);
+    assert!(done.status.success(), "{}", said(&done));
+    let ledger = open(&state.join("current/ledger.db"));
+    let newest = orchd::ledger::migrate::MIGRATIONS.last().unwrap().number;
+    assert_eq!(number(&ledger, "PRAGMA user_version"), i64::from(newest));
+    assert_eq!(orchd::ledger::audit::verify(&ledger).unwrap().unwrap().seq, head.seq + 1);
+    assert!(std::fs::read_to_string(state.join("node.key")).unwrap().starts_with("5a"));
+}

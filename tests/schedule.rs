@@ -1,0 +1,64 @@
+//! What a node does by itself: done, seen, paused and resumed, over MQTT and on the command line.
+
+mod support;
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use support::{Caller, Daemon, DaemonOptions, MosquittoOptions, Via, mosquitto};
+
+/// The command line on the machine of `daemon`.
+fn orchd(daemon: &Daemon, words: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_orchd"))
+        .args(words)
+        .arg("--config")
+        .arg(daemon.config())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn entry<'a>(agenda: &'a Value, name: &str) -> &'a Value {
+    agenda.as_array().unwrap().iter().find(|entry| entry["name"] == name).unwrap()
+}
+
+#[tokio::test]
+async fn what_recurs_is_done_by_the_node_itself_and_can_be_seen_paused_resumed_and_asked_for() {
+    let Some(broker) = mosquitto(MosquittoOptions::default()).await else { return };
+    let options = DaemonOptions::new("clockwork", Via::Plain(broker.addr()))
+        .set("schedule.memory_prune=every 1s")
+        .set("schedule.jitter_s=0");
+    let mut daemon = Daemon::start(options).await;
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
+    let runs = "orchd_schedule_runs_total{task=\"memory_prune\",outcome=\"ok\"}";
+    daemon.until_metric(runs, |runs| runs >= 2.0).await;
+    let paused =
+        asker.ask_ok("node/schedule/pause", json!({ "name": "memory_prune", "reason": "a look" })).await;
+    assert_eq!(paused["paused"], true);
+
+    let status = asker.ask_ok("node/status", json!({})).await;
+    let prune = entry(&status["schedule"], "memory_prune");
+    assert_eq!((&prune["paused"], &prune["last"]["outcome"]), (&json!("a look"), &json!("ok")), "{status}");
+    assert!(prune["next"].is_null());
+    assert!(orchd(&daemon, &["schedule", "list"]).contains("paused: a look"));
+    // Paused, and asked for all the same: an entry that is never due by itself.
+    orchd(&daemon, &["schedule", "run", "soul_decay"]);
+    daemon
+        .until_metric("orchd_schedule_runs_total{task=\"soul_decay\",outcome=\"ok\"}", |runs| runs == 1.0)
+        .await;
+    let missing = asker.ask("node/schedule/run", json!({ "name": "nothing" })).await;
+    assert_eq!(missing["error"]["code"], "not_found");
+
+    daemon.restart().await;
+    let mut asker = Caller::connect(broker.addr(), "later", &daemon).await;
+    let agenda = asker.ask_ok("node/schedule/list", json!({})).await;
+    assert_eq!(entry(&agenda["entries"], "memory_prune")["paused"], "a look", "{agenda}");
+    assert_eq!(entry(&agenda["entries"], "soul_decay")["runs"], 1);
+    orchd(&daemon, &["schedule", "resume", "memory_prune"]);
+    daemon.until_metric(runs, |runs| runs >= 1.0).await;
+    daemon.terminate().await;
+    let by_itself = "SELECT count(*) FROM audit WHERE principal = 'schedule' AND command = 'memory/prune' AND outcome = 'ok'";
+    let found: i64 = daemon.ledger().query_row(by_itself, [], |row| row.get(0)).unwrap();
+    assert!(found >= 3, "{found}");
+}
