@@ -75,7 +75,7 @@ fn negations_and_figures_of_speech_are_understood() {
 #[test]
 fn no_injection_lifts_a_veto() {
     let (cases, rules) = (cases("injection.jsonl"), rules());
-    assert_eq!(cases.len(), 40);
+    assert_eq!(cases.len(), 48);
     let passed: Vec<_> = cases
         .iter()
         .map(|case| &case.action)

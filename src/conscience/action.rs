@@ -4,6 +4,7 @@
 //! context=…`, its names and values in the order of the names; a phrase may go on across `·` and `=` ("delete · table=users"
 //! is `delete table`), a negation may not.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -100,7 +101,9 @@ impl Subject {
         if let Some(circumstances) = &circumstances {
             written.field("context", circumstances)?;
         }
-        Ok(Self { action, circumstances, entity, text: written.text, fields: written.fields })
+        // To a shell a line that ends in a backslash goes on; as many bytes, so that positions stay.
+        let text = written.text.replace("\\\n", "  ");
+        Ok(Self { action, circumstances, entity, text, fields: written.fields })
     }
 
     /// An action in words, as it is.
@@ -201,6 +204,10 @@ pub(super) struct Document<'s> {
     entity: Option<&'s str>,
 }
 
+/// What the program that a tool runs is called by, and what it is run with.
+const PROGRAM: [&str; 4] = ["command", "cmd", "program", "executable"];
+const RUN_WITH: [&str; 3] = ["args", "arguments", "argv"];
+
 /// An action as it is being written.
 #[derive(Default)]
 struct Written {
@@ -216,25 +223,45 @@ impl Written {
         if self.text.trim().is_empty() {
             return Ok(());
         }
-        for (name, value) in &call.args {
-            self.value(&format!("args.{name}"), value)?;
-        }
+        self.args(&call.args)?;
         if let Some(target) = &call.target {
             self.field("target", target)?;
         }
         self.value("context", &call.context)
     }
 
-    /// Adds a field; of a list and an object each part for itself.
+    /// Adds the arguments, a program and what it is run with as one: `{"command": "rm", "args": ["-rf", "/"]}`.
+    fn args(&mut self, args: &Map<String, Value>) -> Result<(), Fault> {
+        let program = PROGRAM.iter().find_map(|name| Some((*name, args.get(*name)?.as_str()?)));
+        let with = RUN_WITH.iter().find_map(|name| Some((*name, words(args.get(*name)?.as_array()?)?)));
+        let line = program.zip(with);
+        if let Some(((name, program), (_, with))) = &line {
+            self.field(&format!("args.{name}"), &format!("{program} {with}"))?;
+        }
+        let written = |name: &str| {
+            line.as_ref().is_some_and(|((program, _), (with, _))| name == *program || name == *with)
+        };
+        args.iter()
+            .filter(|(name, _)| !written(name))
+            .try_for_each(|(name, value)| self.value(&format!("args.{name}"), value))
+    }
+
+    /// Adds a field; of an object each part for itself, and of a list too, but for one of words alone: `["rm", "-rf", "/"]`
+    /// is a command like `rm -rf /`.
     fn value(&mut self, path: &str, value: &Value) -> Result<(), Fault> {
         match value {
             Value::Null => Ok(()),
-            Value::Array(list) => list.iter().try_for_each(|value| self.value(path, value)),
+            Value::Array(list) if list.is_empty() => Ok(()),
+            Value::Array(list) => match words(list) {
+                Some(words) => self.field(path, &words),
+                None => list.iter().try_for_each(|value| self.value(path, value)),
+            },
             Value::Object(object) => {
                 object.iter().try_for_each(|(name, value)| self.value(&format!("{path}.{name}"), value))
             }
-            Value::String(text) => self.field(path, text),
-            Value::Bool(_) | Value::Number(_) => self.field(path, &value.to_string()),
+            Value::String(_) | Value::Bool(_) | Value::Number(_) => {
+                scalar(value).map_or(Ok(()), |text| self.field(path, &text))
+            }
         }
     }
 
@@ -253,6 +280,20 @@ impl Written {
             return Err(Fault::invalid(format!("action: expected at most {MAX_ACTION} characters")));
         }
         Ok(())
+    }
+}
+
+/// The list as one text, if it has nothing but words, numbers and truths.
+fn words(list: &[Value]) -> Option<String> {
+    list.iter().map(scalar).collect::<Option<Vec<_>>>().map(|words| words.join(" "))
+}
+
+/// What is no list, no object and not null, as it is written.
+fn scalar(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Bool(_) | Value::Number(_) => Some(Cow::Owned(value.to_string())),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -289,6 +330,23 @@ mod tests {
         let at = subject.text().find("/etc").unwrap();
         assert_eq!((subject.field(0), subject.field(at)), (Some("tool"), Some("args.path")));
         assert_eq!(subject.tool(), Some("fs.deleteFile"));
+    }
+
+    #[test]
+    fn a_command_is_one_text_in_whatever_pieces_it_comes() {
+        for (call, text) in [
+            (json!({ "tool": "sh", "args": { "argv": ["rm", "-rf", "/"] } }), "sh · argv=rm -rf /"),
+            (
+                json!({ "tool": "sh", "args": { "args": ["-n", 5], "command": "head", "cwd": "/" } }),
+                "sh · command=head -n 5 · cwd=/",
+            ),
+            (
+                json!({ "tool": "sh", "args": { "cmd": "rm \\\n-rf /", "args": [], "env": [{ "A": 1 }] } }),
+                "sh · cmd=rm   -rf /  · A=1",
+            ),
+        ] {
+            assert_eq!(subject(call).unwrap().text(), text);
+        }
     }
 
     #[test]

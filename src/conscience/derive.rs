@@ -102,20 +102,15 @@ fn is_filler(word: &str) -> bool {
         )
 }
 
-fn source(rule: &Rule) -> Vec<Token> {
-    let tokens = text::tokens(&rule.description);
-    if tokens.iter().all(|token| is_filler(&token.word)) { text::tokens(&rule.name) } else { tokens }
-}
-
 /// `forbids` when the description denies anything, else `favours`.
 pub(super) fn stance(rule: &Rule) -> Stance {
-    let denied = source(rule).iter().any(|token| denies(&token.word));
+    let denied = text::tokens(&rule.description).iter().any(|token| denies(&token.word));
     if denied { Stance::Forbids } else { Stance::Favours }
 }
 
-/// What the description is about, as patterns; one for each order of deed and rest.
+/// What the description is about, as patterns; one for each order of deed and rest. None where it has no word that tells.
 pub(super) fn patterns(rule: &Rule, stemmer: &Stemmer) -> Vec<Pattern> {
-    let tokens = source(rule);
+    let tokens = text::tokens(&rule.description);
     // What is denied says what the rule is about; what stands before it is whom it binds.
     let denial = tokens.iter().position(|token| denies(&token.word));
     let passive = denial.is_some_and(|at| tokens[at..].iter().any(|token| token.word == "be"));
@@ -124,8 +119,7 @@ pub(super) fn patterns(rule: &Rule, stemmer: &Stemmer) -> Vec<Pattern> {
         _ => 0,
     };
     // One sentence says it; what follows explains.
-    let end =
-        (start + 1..tokens.len()).find(|&at| tokens[at].before == Break::Sentence).unwrap_or(tokens.len());
+    let end = (start + 1..tokens.len()).find(|&at| tokens[at].before >= Break::Line).unwrap_or(tokens.len());
     let content: Vec<usize> = (start..end).filter(|&at| !is_filler(&tokens[at].word)).collect();
     let head = if passive {
         let be = tokens.iter().position(|token| token.word == "be").unwrap_or(start);
@@ -161,7 +155,6 @@ pub(super) fn patterns(rule: &Rule, stemmer: &Stemmer) -> Vec<Pattern> {
 fn step(tokens: &[Token], at: &[usize], stemmer: &Stemmer) -> Step {
     let mut step = Step::default();
     for token in at.iter().map(|&at| &tokens[at]) {
-        let stem = phrase::stem(stemmer, &token.word).into_owned();
         // "people" means everyone that is one.
         let generic = matches!(
             token.word.as_str(),
@@ -179,7 +172,7 @@ fn step(tokens: &[Token], at: &[usize], stemmer: &Stemmer) -> Step {
         if generic {
             step.classes |= lexicon::PERSON | lexicon::NAME;
         }
-        step.stems.push(stem);
+        step.stems.add(&phrase::stem(stemmer, &token.word));
     }
     step
 }
@@ -244,11 +237,16 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_without_any_words_takes_those_of_its_name() {
-        let rule = Rule { name: "no-shouting".into(), weight: 1.0, ..Rule::default() };
-        let prepared = Prepared::new(rule).unwrap();
-        assert_eq!(prepared.rule().stance, Some(Stance::Forbids));
-        let set = RuleSet::new([prepared]).unwrap();
-        assert_eq!(set.apply(&Subject::of_text("shout at the screen")).len(), 1);
+    fn a_rule_whose_description_says_nothing_is_refused() {
+        for description in ["", "Do not", "Never", "the agent must not"] {
+            let rule = Rule {
+                name: "no-shouting".into(),
+                description: description.into(),
+                weight: 1.0,
+                ..Rule::default()
+            };
+            let fault = Prepared::new(rule).unwrap_err();
+            assert!(fault.message.starts_with("patterns: "), "{description:?}: {}", fault.message);
+        }
     }
 }

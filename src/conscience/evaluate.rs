@@ -258,7 +258,8 @@ impl Conscience {
             judge: spoken.map_or("rules", |spoken| spoken.by).to_owned(),
             model: spoken.map(|spoken| spoken.model.clone()),
             degraded: open && spoken.is_none() && !advice.missed.is_empty(),
-            cached: if spoken.is_some() { advice.cached } else { ruled.cached },
+            // A judge that was asked in vain was asked all the same.
+            cached: if spoken.is_some() { advice.cached } else { ruled.cached && advice.missed.is_empty() },
             latency_us: u64::try_from(latency.as_micros()).unwrap_or(u64::MAX),
             review_id: None,
             memory_id: None,

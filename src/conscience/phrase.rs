@@ -20,11 +20,38 @@ use super::{text, words};
 /// Words other than determiners that may stand between two steps of a phrase.
 pub(super) const MAX_GAP: usize = 3;
 
+/// Stems of words to choose from, as one text with a space after each: a pack has tens of thousands, and each as a text of
+/// its own would take several times the memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stems(String);
+
+impl Stems {
+    /// One more to choose from, which has no space in it: it is the stem of one word.
+    pub(super) fn add(&mut self, stem: &str) {
+        self.0.reserve_exact(stem.len() + 1);
+        self.0.push_str(stem);
+        self.0.push(' ');
+    }
+
+    /// In the order in which they were added.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.split_terminator(' ')
+    }
+}
+
+impl<'s> FromIterator<&'s str> for Stems {
+    fn from_iter<I: IntoIterator<Item = &'s str>>(stems: I) -> Self {
+        let mut all = Self::default();
+        stems.into_iter().for_each(|stem| all.add(stem));
+        all
+    }
+}
+
 /// One step of a phrase.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Step {
     /// Stems of the alternatives.
-    pub stems: Vec<String>,
+    pub stems: Stems,
     /// Classes whose words will do as well.
     pub classes: Classes,
     /// Whether it may be missing.
@@ -150,7 +177,10 @@ fn read_steps(words: &[&str], stemmer: &Stemmer) -> Result<Steps, PatternError> 
     match steps.first() {
         None => Err(PatternError::Empty),
         Some(first) if first.optional || far => Err(PatternError::Gap),
-        Some(_) => Ok(steps),
+        Some(_) => {
+            steps.shrink_to_fit();
+            Ok(steps)
+        }
     }
 }
 
@@ -164,7 +194,7 @@ fn read_part(part: &str, stemmer: &Stemmer, steps: &mut Vec<Step>) -> Result<(),
             return Err(PatternError::Phrase);
         }
         steps.extend(words.iter().map(|t| Step {
-            stems: vec![stem(stemmer, &t.word).into_owned()],
+            stems: [&*stem(stemmer, &t.word)].into_iter().collect(),
             optional,
             ..Step::default()
         }));
@@ -177,9 +207,7 @@ fn read_part(part: &str, stemmer: &Stemmer, steps: &mut Vec<Step>) -> Result<(),
             continue;
         }
         match text::tokens(alternative).as_slice() {
-            [only] if !alternative.contains(['<', '>']) => {
-                step.stems.push(stem(stemmer, &only.word).into_owned())
-            }
+            [only] if !alternative.contains(['<', '>']) => step.stems.add(&stem(stemmer, &only.word)),
             _ => return Err(PatternError::Phrase),
         }
     }
@@ -208,13 +236,13 @@ mod tests {
         let words = |parts: &[Steps]| {
             parts
                 .iter()
-                .map(|steps| steps.iter().map(|s| s.stems.join("|")).collect())
+                .map(|steps| steps.iter().map(|s| s.stems.iter().collect::<Vec<_>>().join("|")).collect())
                 .collect::<Vec<Vec<_>>>()
         };
         assert_eq!(words(&phrase.also), [vec!["at", "night"], vec!["knife"]]);
         assert_eq!(words(&phrase.unless), [vec!["chess|tenni"]]);
         let steps: Vec<_> =
-            phrase.steps.iter().map(|s| (s.stems.join(" "), s.classes, s.optional, s.far)).collect();
+            phrase.steps.iter().map(|s| (s.stems.0.trim_end(), s.classes, s.optional, s.far)).collect();
         let expected = [
             ("hurt injur", 0, false, false),
             ("veri", 0, true, false),
@@ -222,7 +250,7 @@ mod tests {
             ("self", 0, false, true),
             ("harm", 0, false, false),
         ];
-        assert_eq!(steps, expected.map(|(s, c, o, f)| (s.to_owned(), c, o, f)));
+        assert_eq!(steps, expected);
     }
 
     #[test]

@@ -42,7 +42,8 @@ impl Reading {
             })
             .collect();
         let mut offered = vec![false; vocabulary.choices()];
-        let mut offer = |choices: &[Choice]| choices.iter().for_each(|&choice| offered[choice] = true);
+        let mut offer =
+            |choices: &[Choice]| choices.iter().for_each(|&choice| offered[choice as usize] = true);
         words.iter().flatten().for_each(|&word| offer(vocabulary.choices_with(word)));
         if tokens.iter().any(|token| token.capital) {
             offer(vocabulary.choices_of_names());
@@ -59,7 +60,7 @@ impl Reading {
     }
 
     fn has_words(&self, steps: &[CompiledStep]) -> bool {
-        steps.iter().all(|step| step.optional || self.offered[step.choice])
+        steps.iter().all(|step| step.optional || self.offered[step.choice as usize])
     }
 
     pub(super) fn len(&self) -> usize {
@@ -99,10 +100,10 @@ impl Reading {
         self.classes[at] & lexicon::CARES_AFTER != 0
     }
 
-    /// The words of the sentence that word `at` is in.
+    /// The words of the sentence that word `at` is in, as far as it stands in one line.
     pub(super) fn sentence(&self, at: usize) -> Range<usize> {
-        let start = (0..=at).rev().find(|&i| self.before(i) == Break::Sentence).unwrap_or(0);
-        let end = (at + 1..self.len()).find(|&i| self.before(i) == Break::Sentence).unwrap_or(self.len());
+        let start = (0..=at).rev().find(|&i| self.before(i) >= Break::Line).unwrap_or(0);
+        let end = (at + 1..self.len()).find(|&i| self.before(i) >= Break::Line).unwrap_or(self.len());
         start..end
     }
 
@@ -148,7 +149,7 @@ impl Reading {
     pub(super) fn is_name(&self, at: usize) -> bool {
         let known = self.classes[at] & !(lexicon::NAME | lexicon::NUMBER) != 0;
         self.tokens[at].capital
-            && !matches!(self.before(at), Break::Sentence | Break::Clause)
+            && self.before(at) < Break::Clause
             && !known
             && !words::is_determiner(self.word(at))
             && !words::ends_phrase(self.word(at))
@@ -213,13 +214,15 @@ impl Reading {
         for at in from..until {
             let token = &self.tokens[at];
             if step.far {
-                if token.before == Break::Sentence {
+                if token.before == Break::Sentence || token.before == Break::Line && !step.firm {
                     break;
                 }
                 found |= u64::from(self.is(step, at)) << (at - first);
                 continue;
             }
-            if token.before >= Break::Comma {
+            // A line may end anywhere; what must hold is not undone by any mark within its sentence.
+            let parts = token.before >= Break::Comma && token.before != Break::Line;
+            if token.before == Break::Sentence || parts && !step.firm {
                 break;
             }
             found |= u64::from(self.is(step, at)) << (at - first);

@@ -45,9 +45,9 @@ pub struct RuleSet {
     vocabulary: Vocabulary,
     phrases: Vec<OwnPhrase>,
     /// For each word, the phrases that can begin with it.
-    beginning_with: Vec<Vec<usize>>,
+    beginning_with: Vec<Vec<u32>>,
     /// The phrases that can begin with a person or a name.
-    beginning_with_person: Vec<usize>,
+    beginning_with_person: Vec<u32>,
     /// The regular expressions of all rules, in their order.
     screen: Screen,
     /// For each of those, its rule.
@@ -103,7 +103,7 @@ impl RuleSet {
         for (at, prepared) in rules.iter().enumerate() {
             for pattern in &prepared.patterns {
                 match pattern {
-                    Pattern::Phrase(phrase) => set.add_phrase(at, phrase),
+                    Pattern::Phrase(phrase) => set.add_phrase(at, phrase, prepared.rule.veto),
                     Pattern::Expression(expression) => {
                         expressions.push(Arc::clone(expression));
                         set.expressions_of.push(at);
@@ -113,7 +113,7 @@ impl RuleSet {
                 }
             }
             let exceptions = prepared.exceptions.iter().map(|exception| match exception {
-                Pattern::Phrase(phrase) => Exception::Phrase(set.vocabulary.compile(phrase)),
+                Pattern::Phrase(phrase) => Exception::Phrase(set.vocabulary.compile(phrase, false)),
                 Pattern::Expression(expression) => Exception::Expression(Arc::clone(expression)),
                 Pattern::Frame(frame) => Exception::Frame(*frame),
             });
@@ -126,12 +126,13 @@ impl RuleSet {
         Ok(set)
     }
 
-    fn add_phrase(&mut self, rule: usize, phrase: &Phrase) {
+    fn add_phrase(&mut self, rule: usize, phrase: &Phrase, veto: bool) {
         // What itself speaks of a lack ("into … without a password") is not denied by saying so.
-        let lacks = phrase.steps.iter().flat_map(|step| &step.stems).any(|stem| words::denies_within(stem));
-        let phrase = self.vocabulary.compile(phrase);
+        let lacks = phrase.steps.iter().flat_map(|step| step.stems.iter()).any(words::denies_within);
+        let phrase = self.vocabulary.compile(phrase, veto);
         let Some(first) = phrase.steps.first() else { return };
-        let at = self.phrases.len();
+        // There are at most MAX_SET_PATTERNS.
+        let at = self.phrases.len() as u32;
         let openers = self.vocabulary.members(&first.words, first.classes & !lexicon::BY_PLACE);
         self.beginning_with.resize(self.vocabulary.len(), Vec::new());
         for word in openers {
@@ -146,7 +147,7 @@ impl RuleSet {
 
     /// Whether `word` begins a phrase of `rule`.
     fn opens(&self, rule: usize, word: Word) -> bool {
-        self.beginning_with[word as usize].iter().any(|&phrase| self.phrases[phrase].rule == rule)
+        self.beginning_with[word as usize].iter().any(|&phrase| self.phrases[phrase as usize].rule == rule)
     }
 
     /// The rules, ordered by name.
@@ -194,7 +195,7 @@ impl RuleSet {
                 &[]
             };
             for &candidate in by_word.iter().chain(by_place) {
-                let OwnPhrase { rule, ref phrase, far } = self.phrases[candidate];
+                let OwnPhrase { rule, ref phrase, far } = self.phrases[candidate as usize];
                 if hits[rule].is_none()
                     && reading.has_words_for(phrase)
                     && let Some(last) = reading.matches(phrase, at)

@@ -1,7 +1,10 @@
 //! A text as the matcher sees it: words in lower case, without diacritics, and what separates them.
 //!
-//! Pure. Folding makes `Häârm`, `ＨＡＲＭ` and a `harm` with a zero-width space in it the same word. It does not undo
-//! deliberate disguise (`h4rm`, letters of other alphabets): that is a matter for a judge that reads, not for rules.
+//! Pure. Folding makes `Häârm`, `ＨＡＲＭ`, a `harm` with a zero-width space in it and one with a Cyrillic `а` the same word.
+//! It does not undo other disguise (`h4rm`): that is a matter for a judge that reads, not for rules.
+
+/// Words that a line has at least when the next one, in lower case, only goes on with it.
+const WRAPPED: usize = 4;
 
 /// What stands before a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,7 +17,9 @@ pub(super) enum Break {
     Comma,
     /// A bracket, colon or dash.
     Clause,
-    /// The end of a sentence, a line or a shell command.
+    /// The end of a line, where no more than that says whether a sentence ends.
+    Line,
+    /// The end of a sentence, a paragraph or a shell command.
     Sentence,
 }
 
@@ -37,7 +42,7 @@ pub(super) struct Token {
 pub(super) fn tokens(text: &str) -> Vec<Token> {
     let mut tokens = Vec::with_capacity(text.len() / 5);
     let mut current: Option<Token> = None;
-    let mut before = Break::Sentence;
+    let mut gap = Gap { before: Break::Sentence, ..Gap::default() };
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
         if is_invisible(c) {
@@ -49,7 +54,7 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
                 end: at,
                 word: String::with_capacity(12),
                 capital: c.is_uppercase(),
-                before,
+                before: gap.before(c),
             });
             // The second letter decides: `I` and `USB` are no names.
             if token.start + 1 == at || token.start == at {
@@ -65,9 +70,13 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
         }
         if let Some(token) = current.take() {
             tokens.push(token);
-            before = Break::None;
+            gap = Gap { line: gap.line + 1, ..Gap::default() };
         }
-        before = before.max(separates(c, next));
+        match c {
+            '\n' => gap.ends += 1,
+            '\r' if next != Some('\n') => gap.ends += 1,
+            c => gap.before = gap.before.max(separates(c, next)),
+        }
     }
     tokens.extend(current);
     // Where most words are capitals they tell no names.
@@ -81,9 +90,38 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
     tokens
 }
 
+/// What was read since the last word.
+struct Gap {
+    /// What its marks say.
+    before: Break,
+    /// Ends of lines.
+    ends: u32,
+    /// Words in the line before.
+    line: usize,
+}
+
+impl Default for Gap {
+    fn default() -> Self {
+        Self { before: Break::None, ends: 0, line: 0 }
+    }
+}
+
+impl Gap {
+    /// What it separates a word that begins with `first` by; from here on words are counted in a new line.
+    fn before(&mut self, first: char) -> Break {
+        let line = if self.ends > 0 { std::mem::take(&mut self.line) } else { self.line };
+        match (self.before, self.ends) {
+            (before, 0) => before,
+            (Break::None, 1) if line >= WRAPPED && first.is_lowercase() => Break::None,
+            (Break::None, 1) => Break::Line,
+            _ => Break::Sentence,
+        }
+    }
+}
+
 fn separates(c: char, next: Option<char>) -> Break {
     match c {
-        ';' | '!' | '?' | '\n' | '\r' | '。' => Break::Sentence,
+        ';' | '!' | '?' | '。' => Break::Sentence,
         // Not in 3.5, node.js, 12:30.
         '.' if next.is_none_or(|n| !n.is_alphanumeric()) => Break::Sentence,
         // What a shell runs next.
@@ -128,6 +166,26 @@ fn fold(c: char, into: &mut String) {
             'ù'..='ü' | 'ũ' | 'ū' | 'ŭ' | 'ů' | 'ű' | 'ų' => into.push('u'),
             'ý' | 'ÿ' => into.push('y'),
             'ź' | 'ż' | 'ž' => into.push('z'),
+            // Letters that look the same: Cyrillic and Greek, as in the confusables of Unicode's UTS #39.
+            'а' | 'α' => into.push('a'),
+            'в' => into.push('b'),
+            'с' => into.push('c'),
+            'ԁ' => into.push('d'),
+            'е' | 'ε' => into.push('e'),
+            'ɡ' => into.push('g'),
+            'н' | 'һ' => into.push('h'),
+            'і' | 'ι' => into.push('i'),
+            'ј' => into.push('j'),
+            'к' | 'κ' => into.push('k'),
+            'м' => into.push('m'),
+            'о' | 'ο' => into.push('o'),
+            'р' | 'ρ' => into.push('p'),
+            'ѕ' => into.push('s'),
+            'т' | 'τ' => into.push('t'),
+            'υ' => into.push('u'),
+            'ν' => into.push('v'),
+            'х' | 'χ' => into.push('x'),
+            'у' => into.push('y'),
             'æ' => into.push_str("ae"),
             'œ' => into.push_str("oe"),
             'ß' => into.push_str("ss"),
@@ -147,7 +205,9 @@ mod tests {
 
     #[test]
     fn case_diacritics_width_and_invisible_characters_make_no_difference() {
-        for text in ["HARM", "härm", "ha\u{308}rm", "ＨＡＲＭ", "ha\u{200b}rm", "\u{feff}harm"] {
+        for text in
+            ["HARM", "härm", "ha\u{308}rm", "ＨＡＲＭ", "ha\u{200b}rm", "\u{feff}harm", "hаrm", "НΑRM"]
+        {
             assert_eq!(words(text), ["harm"], "{text:?}");
         }
         assert_eq!(
@@ -163,6 +223,23 @@ mod tests {
         let expected =
             [Sentence, None, Comma, Sentence, None, None, Sentence, Clause, Clause, Field, Sentence];
         assert_eq!(breaks, expected);
+    }
+
+    #[test]
+    fn the_end_of_a_line_is_that_of_a_sentence_only_where_more_says_so() {
+        use Break::{Line, None, Sentence};
+        for (text, expected) in [
+            ("kill my\nneighbour", Line),
+            ("kill my\r\n  - neighbour", Line),
+            ("one fine day kill my\nneighbour", None),
+            ("one fine day kill my\nNeighbour", Line),
+            ("one fine day kill my\n\nneighbour", Sentence),
+            ("one fine day, kill my.\nneighbour", Sentence),
+            ("things to kill:\nneighbour", Sentence),
+            ("a line\nkill my\nneighbour", Line),
+        ] {
+            assert_eq!(tokens(text).last().unwrap().before, expected, "{text:?}");
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rust_stemmers::{Algorithm, Stemmer};
 
@@ -14,17 +14,19 @@ use super::phrase::{self, Phrase, Step};
 pub(super) type Word = u32;
 
 /// Names a choice of words and classes within one vocabulary: steps that differ in nothing else share it.
-pub(super) type Choice = usize;
+pub(super) type Choice = u32;
 
 /// One step of a phrase, with the vocabulary's words.
 #[derive(Debug)]
 pub(super) struct CompiledStep {
     pub choice: Choice,
-    /// Sorted.
-    pub words: Vec<Word>,
+    /// Sorted; one list for all steps with this choice.
+    pub words: Arc<[Word]>,
     pub classes: Classes,
     pub optional: bool,
     pub far: bool,
+    /// Whether nothing but the end of a sentence parts it from the step before: the rule has a veto.
+    pub firm: bool,
 }
 
 /// A phrase, with the vocabulary's words.
@@ -43,7 +45,7 @@ pub(super) struct Vocabulary {
     classes: Vec<Classes>,
     /// How many words have classes: the first ones.
     classed: usize,
-    choices: HashMap<(Vec<Word>, Classes), Choice>,
+    choices: HashMap<(Arc<[Word]>, Classes), Choice>,
     /// For each word, the choices that it is one of.
     choices_with: Vec<Vec<Choice>>,
     /// The choices that take any name, and those that take any number.
@@ -91,28 +93,39 @@ impl Vocabulary {
         word
     }
 
-    /// Takes the words of `phrase` in.
-    pub(super) fn compile(&mut self, phrase: &Phrase) -> CompiledPhrase {
-        let mut all = |parts: &[Vec<Step>]| parts.iter().map(|steps| self.steps(steps)).collect();
-        let (also, unless) = (all(&phrase.also), all(&phrase.unless));
-        CompiledPhrase { steps: self.steps(&phrase.steps), also, unless }
+    /// Takes the words of `phrase` in, which is `firm` where it is a pattern of a rule with a veto.
+    pub(super) fn compile(&mut self, phrase: &Phrase, firm: bool) -> CompiledPhrase {
+        let mut all = |parts: &[Vec<Step>], firm| parts.iter().map(|steps| self.steps(steps, firm)).collect();
+        let (also, unless) = (all(&phrase.also, firm), all(&phrase.unless, false));
+        CompiledPhrase { steps: self.steps(&phrase.steps, firm), also, unless }
     }
 
-    fn steps(&mut self, steps: &[Step]) -> Vec<CompiledStep> {
+    fn steps(&mut self, steps: &[Step], firm: bool) -> Vec<CompiledStep> {
         let steps = steps.iter().map(|step| {
             let mut words: Vec<_> = step.stems.iter().map(|stem| self.intern(stem)).collect();
             words.sort_unstable();
-            let choice = self.choice(&words, step.classes);
-            CompiledStep { choice, words, classes: step.classes, optional: step.optional, far: step.far }
+            let (choice, words) = self.choice(words.into(), step.classes);
+            CompiledStep {
+                choice,
+                words,
+                classes: step.classes,
+                optional: step.optional,
+                far: step.far,
+                firm,
+            }
         });
         steps.collect()
     }
 
-    fn choice(&mut self, words: &[Word], classes: Classes) -> Choice {
-        let next = self.choices.len();
-        let choice = *self.choices.entry((words.to_vec(), classes)).or_insert(next);
+    /// The choice of `words` or `classes`, and the one list of those words.
+    fn choice(&mut self, words: Arc<[Word]>, classes: Classes) -> (Choice, Arc<[Word]>) {
+        // Each takes a step of a pattern, of which there are fewer than numbers, as of words.
+        let next = self.choices.len() as Choice;
+        let entry = self.choices.entry((words, classes));
+        let words = entry.key().0.clone();
+        let choice = *entry.or_insert(next);
         if choice == next {
-            for word in self.members(words, classes) {
+            for word in self.members(&words, classes) {
                 self.choices_with[word as usize].push(choice);
             }
             for (class, choices) in
@@ -123,7 +136,7 @@ impl Vocabulary {
                 }
             }
         }
-        choice
+        (choice, words)
     }
 
     /// `words` and those of `classes`, each once.
@@ -210,15 +223,15 @@ mod tests {
     fn a_word_is_found_by_its_stem_again_and_again_and_so_is_one_that_came_later() {
         let mut vocabulary = Vocabulary::new();
         let phrase =
-            |stem: &str| Phrase::from(vec![Step { stems: vec![stem.to_owned()], ..Step::default() }]);
-        vocabulary.compile(&phrase("gallop"));
+            |stem: &str| Phrase::from(vec![Step { stems: [stem].into_iter().collect(), ..Step::default() }]);
+        vocabulary.compile(&phrase("gallop"), false);
         let found = vocabulary.look_up("galloping");
         assert!(found.is_some() && found == vocabulary.look_up("galloping"));
         assert_eq!(found, vocabulary.look_up("gallops"));
         for _ in 0..2 {
             assert_eq!(vocabulary.look_up("zebras"), None);
         }
-        vocabulary.compile(&phrase("zebra"));
+        vocabulary.compile(&phrase("zebra"), false);
         assert!(vocabulary.look_up("zebras").is_some());
     }
 
