@@ -97,7 +97,7 @@ impl Measured {
         let stop = CancellationToken::new();
         let upkeep = tokio::spawn(self.memory.clone().upkeep(Events::default(), stop.clone()));
         let request = serde_json::from_value(serde_json::json!({}))?;
-        let pruned = self.memory.prune(&request, &Progress::new().0).await;
+        let pruned = self.memory.prune(&request, None, &Progress::new().0).await;
         stop.cancel();
         upkeep.await?;
         Ok(pruned?.layers.iter().map(|layer| layer.removed).sum())

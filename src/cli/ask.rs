@@ -80,7 +80,10 @@ pub(super) fn show_verdict(answer: &Answer) -> String {
         out.push_str(&format!("{}\n", plain(explanation)));
     }
     if let Some(review) = verdict["review_id"].as_str() {
-        out.push_str(&format!("(review {}: `orchd reviews resolve` decides it)\n", plain(review)));
+        out.push_str(&format!(
+            "(review {}: `orchd reviews approve` or `refuse` decides it)\n",
+            plain(review)
+        ));
     }
     if let Some(model) = verdict["model"].as_str() {
         out.push_str(&format!("(judged with the {} model {})\n", cell(&verdict["judge"]), plain(model)));
@@ -190,17 +193,24 @@ pub(super) fn show_hits(answer: &Answer) -> String {
     if hits.is_empty() {
         out.push_str("nothing found\n");
     } else {
-        let head = ["SCORE", "LAYER", "CREATED", "ID", "TAGS", "CONTENT"];
-        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        // What a score is made of, where that was asked for.
+        let explained = hits.iter().any(|hit| hit["parts"].is_object());
+        let parts: &[&str] = if explained { &["text", "recency", "importance"] } else { &[] };
+        let mut head = vec!["SCORE".to_owned()];
+        head.extend(parts.iter().map(|part| part.to_uppercase()));
+        head.extend(["LAYER", "CREATED", "ID", "TAGS", "CONTENT"].map(str::to_owned));
+        let mut rows = vec![head];
         rows.extend(hits.iter().map(|hit| {
-            vec![
-                cell(&hit["score"]),
+            let mut row = vec![cell(&hit["score"])];
+            row.extend(parts.iter().map(|part| cell(&hit["parts"][part])));
+            row.extend([
                 cell(&hit["layer"]),
                 when_of(&hit["created"], now),
                 cell(&hit["id"]),
                 cell(&hit["tags"]),
                 short(hit["content"].as_str().unwrap_or_default(), CONTENT_CHARS),
-            ]
+            ]);
+            row
         }));
         out.push_str(&table(&rows));
     }

@@ -6,13 +6,15 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::ask::ask;
-use super::client::text::{cell, table, when_of};
+use super::client::text::{cell, short, table, when_of};
 use super::client::{self, Answer, Reach};
 use super::{Exit, Shared};
 use crate::clock::Clock;
 
 /// Characters of a full bar.
 const BAR: usize = 10;
+/// Characters of a name in a list.
+const NAME_CHARS: usize = 32;
 
 /// Show whom a node deals with: trust and emotions
 #[derive(clap::Args, Debug)]
@@ -86,7 +88,7 @@ pub(super) fn show_list(found: &Value) -> String {
     let mut rows = vec![["NAME", "TRUST", "FEELING", "MET", "LAST"].map(str::to_owned).to_vec()];
     rows.extend(entities.iter().map(|entity| {
         vec![
-            cell(&entity["name"]),
+            short(&cell(&entity["name"]), NAME_CHARS),
             gauge(&entity["trust"]),
             feeling(&entity["dominant"]),
             cell(&entity["interactions"]),

@@ -147,7 +147,7 @@ section! {
         /// Share of all records above which a pruning waits for a confirmation, so that a clock that has jumped ahead does
         /// not empty the memory.
         max_share: f64 = "max_share", Float(0.0, 1.0), Is("0.5"), "";
-        /// A pruning that removes no more records than this needs no confirmation.
+        /// A pruning that removes no more records than this needs no confirmation, as long as prunings run when they should.
         max_share_floor: u64 = "max_share_floor", Integer(0, 1_000_000_000, Count), Is("100"), "";
         /// How long `short_term` keeps records; 0 for ever.
         short_term_days: u32 = "short_term_days", Integer(0, 36_500, Days), Is("7"), "";

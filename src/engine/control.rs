@@ -17,13 +17,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use crate::gate::Identity;
-use crate::wire::{Encoding, Fault, Payload};
+use crate::wire::{Code, Encoding, Fault, Payload};
 
 /// Connections served at the same time.
 const CONNECTIONS: usize = 32;
 
 /// What a line may hold besides the payload, in bytes.
 const ENVELOPE_BYTES: usize = 16 << 10;
+
+/// Most of a line that is too long that is read away, so that who sent it can read why it is refused.
+const SKIPPED: usize = 64 << 20;
 
 /// One line from the command line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -117,7 +120,16 @@ async fn connection(stream: UnixStream, engine: &Engine) -> io::Result<()> {
             return Ok(());
         }
         if line.last() != Some(&b'\n') && line.len() as u64 == limit {
-            return Err(io::Error::other("the line is too long"));
+            drop(line);
+            let most = engine.inner.limits.max_payload_bytes;
+            let error = Fault::new(
+                Code::TooLarge,
+                format!("the request is larger than this node takes ({most} bytes)"),
+            );
+            // Who is still writing does not read yet.
+            skip_line(&mut read).await?;
+            answer(&mut write, &Refused { error }).await?;
+            continue;
         }
         match serde_json::from_slice(&line) {
             Ok(ControlRequest::Call { command, message_id, expires_in_ms, payload }) => {
@@ -144,12 +156,34 @@ async fn connection(stream: UnixStream, engine: &Engine) -> io::Result<()> {
             Ok(ControlRequest::Watch {}) => return watch(engine, write).await,
             Err(_) => {
                 let error = Fault::malformed("expected one request as JSON on a line");
-                let mut bytes = Encoding::Json.encode(&Refused { error }).map_err(io::Error::other)?;
-                bytes.push(b'\n');
-                write.write_all(&bytes).await?;
+                answer(&mut write, &Refused { error }).await?;
             }
         }
     }
+}
+
+/// Reads the rest of a line that is too long, and keeps nothing of it; it may be [`SKIPPED`] bytes.
+async fn skip_line(read: &mut BufReader<tokio::net::unix::OwnedReadHalf>) -> io::Result<()> {
+    let mut skipped = 0;
+    loop {
+        let some = read.fill_buf().await?;
+        let end = some.iter().position(|byte| *byte == b'\n');
+        let used = end.map_or(some.len(), |end| end + 1);
+        read.consume(used);
+        skipped += used;
+        if end.is_some() || used == 0 {
+            return Ok(());
+        }
+        if skipped > SKIPPED {
+            return Err(io::Error::other("the line is too long"));
+        }
+    }
+}
+
+async fn answer(write: &mut tokio::net::unix::OwnedWriteHalf, refused: &Refused) -> io::Result<()> {
+    let mut bytes = Encoding::Json.encode(refused).map_err(io::Error::other)?;
+    bytes.push(b'\n');
+    write.write_all(&bytes).await
 }
 
 #[derive(Serialize)]

@@ -162,7 +162,9 @@ impl Provider {
         }
         let permit = self.breaker.ask(Instant::now()).map_err(|left| Failure::Open { left })?;
         let (started, allowed) = (Instant::now(), question.limit.min(self.options.limit));
-        let Ok(asked) = tokio::time::timeout(allowed, self.attempts(http, question)).await else {
+        // A probe is one request, whatever comes of it.
+        let attempts = if permit.is_probe() { 1 } else { ATTEMPTS };
+        let Ok(asked) = tokio::time::timeout(allowed, self.attempts(http, question, attempts)).await else {
             if allowed >= self.options.limit.min(FAIR) {
                 self.failed(permit, Failure::Timeout);
             }
@@ -230,7 +232,12 @@ impl Provider {
         self.told.events.tell_error(error, message, self.told.clock.now());
     }
 
-    async fn attempts<R>(&self, http: &Http, question: &Question<'_, R>) -> Result<Completed, Failure> {
+    async fn attempts<R>(
+        &self,
+        http: &Http,
+        question: &Question<'_, R>,
+        most: u32,
+    ) -> Result<Completed, Failure> {
         let Question { prompt, listener, .. } = *question;
         let key = self.key().await?;
         let request = self.dialect.request(&self.options.model, prompt, listener.is_some());
@@ -246,7 +253,7 @@ impl Provider {
                     .and_then(|response| self.dialect.read(&response)),
             };
             let pause = match &asked {
-                Err(failure) if attempt < ATTEMPTS => match failure.pause() {
+                Err(failure) if attempt < most => match failure.pause() {
                     Some(pause) if pause <= PATIENCE => pause.max(PAUSE),
                     _ => return asked,
                 },

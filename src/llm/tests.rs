@@ -125,6 +125,19 @@ async fn a_stumble_is_tried_again_and_costs_nothing() {
 }
 
 #[tokio::test]
+async fn a_probe_is_a_single_request() {
+    let remote = server(vec![Act::Say(500, "", String::new())]).await;
+    let world = world(url(&remote), None, GENEROUS, |config| {
+        (config.breaker_failures, config.breaker_pause) = (1, Duration::ZERO);
+    })
+    .await;
+    for asked in [2, 3, 4] {
+        assert_eq!(world.complete(hello()).await.unwrap_err().code, Code::Unavailable);
+        assert_eq!(remote.asked(), asked);
+    }
+}
+
+#[tokio::test]
 async fn a_breaker_closes_by_itself_when_the_provider_is_back() {
     let failing = Act::Say(400 + 1, "", String::new());
     let remote = server(vec![failing]).await;

@@ -48,7 +48,7 @@ use index::Projection;
 use model::{EmbeddingStats, Layer, LayerStats, Rebuild, Rebuilt, Stats, StatsReport};
 use news::News;
 use query::Query;
-use requests::{Forget, Get, Pin, Promote, Prune, StoreRequest, Update};
+use requests::{ConfirmPrune, Forget, Get, Pin, Promote, Prune, StoreRequest, Update};
 use retention::Retention;
 use semantic::Semantic;
 use transfer::requests::{Archive, Export, Import};
@@ -199,9 +199,22 @@ fn many_records() -> Vec<Entry<Memory>> {
             "Removes what its layer no longer keeps, and gives the disk back",
             true,
             |memory: Arc<Memory>, _, request: Prune, progress| async move {
-                memory.prune(&request, &progress).await.map(Answer::from)
+                memory.prune(&request, None, &progress).await.map(Answer::from)
             },
         )
+        .when_full(),
+        Entry::job(
+            SERVICE,
+            "prune/confirm",
+            "Prunes although that removes more than the configured share",
+            true,
+            |memory: Arc<Memory>, _, request: ConfirmPrune, progress| async move {
+                let ConfirmPrune { word, layers } = request;
+                let request = Prune { dry_run: false, layers };
+                memory.prune(&request, Some(&word), &progress).await.map(Answer::from)
+            },
+        )
+        .sensitive()
         .when_full(),
         Entry::job(
             SERVICE,

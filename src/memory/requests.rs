@@ -344,9 +344,17 @@ pub struct Prune {
     /// Only these layers; all of them when empty.
     #[serde(default)]
     pub layers: Vec<Layer>,
-    /// The word that a run which would remove too much asked for.
+}
+
+/// Prunes although that removes more than the configured share.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmPrune {
+    /// The word that the refused run named, or a dry run; it holds for a day.
+    pub word: String,
+    /// The layers of the refused run.
     #[serde(default)]
-    pub confirm: Option<String>,
+    pub layers: Vec<Layer>,
 }
 
 /// One layer of a pruning.
@@ -387,7 +395,7 @@ pub struct Pruned {
     /// And after; absent in a dry run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger_bytes_after: Option<u64>,
-    /// In a dry run: the word that a run needs in `confirm`, because it would remove more than the configured share.
+    /// In a dry run: the word that `memory/prune/confirm` needs, because it would remove more than the configured share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm: Option<String>,
 }

@@ -33,7 +33,7 @@ pub struct Retention {
     pub interval: Option<Duration>,
     /// Share of all records, in [0, 1], above which a run waits for a confirmation.
     pub max_share: f64,
-    /// Removing no more records than this is never too much.
+    /// Removing no more records than this is never too much, as long as pruning runs when it should.
     pub max_share_floor: u64,
     /// Decayed importance from which a record is promoted before it expires.
     pub promote_importance: f64,
@@ -109,10 +109,14 @@ impl Retention {
         self.interval.map_or(day, |interval| (interval * 2).max(day))
     }
 
-    /// Whether removing `removed` of `present` records is too much to be done unasked.
+    /// Whether removing `removed` of `present` records is too much to be done unasked. A small number never is, unless the
+    /// last run is further back than runs are apart: then the clock may have jumped, and a small memory would be emptied.
     #[must_use]
-    pub fn is_too_much(&self, removed: u64, present: u64) -> bool {
-        removed > self.max_share_floor && removed as f64 > self.max_share * present as f64
+    pub fn is_too_much(&self, removed: u64, present: u64, last: Option<Timestamp>, now: Timestamp) -> bool {
+        let apart = i64::try_from(self.horizon().as_millis()).unwrap_or(i64::MAX);
+        let regular = last.is_some_and(|last| now.millis().saturating_sub(last.millis()) <= apart);
+        let few = regular && removed <= self.max_share_floor;
+        !few && removed as f64 > self.max_share * present as f64
     }
 }
 
@@ -246,16 +250,27 @@ mod tests {
     }
 
     #[test]
-    fn too_much_is_more_than_the_share_and_more_than_the_floor() {
+    fn too_much_is_more_than_the_share_and_more_than_the_floor_while_runs_are_regular() {
         let retention = Retention::default();
-        for (removed, present, expected) in [
-            (100, 100, false),
-            (101, 202, false),
-            (101, 201, true),
-            (5_000, 10_000, false),
-            (5_001, 10_000, true),
+        let now = at("2026-11-21T12:00:00Z");
+        let (regular, late) = (Some("2026-11-20T12:00:00Z"), Some("2026-11-20T11:59:59Z"));
+        for (removed, present, last, expected) in [
+            (100, 100, regular, false),
+            (101, 202, regular, false),
+            (101, 201, regular, true),
+            (5_000, 10_000, regular, false),
+            (5_001, 10_000, regular, true),
+            (100, 100, late, true),
+            (51, 100, None, true),
+            (50, 100, late, false),
+            (0, 0, None, false),
         ] {
-            assert_eq!(retention.is_too_much(removed, present), expected, "{removed} of {present}");
+            let last = last.map(at);
+            assert_eq!(
+                retention.is_too_much(removed, present, last, now),
+                expected,
+                "{removed} of {present}"
+            );
         }
     }
 

@@ -54,6 +54,9 @@ impl Memory {
         {
             let sequence = store::sequence(unit, same.shard)?;
             let Record { id, layer, checksum, .. } = same.record;
+            if let Some(entity) = &request.entity {
+                soul::memory_stored(unit, entity, &id)?;
+            }
             return Ok(Stored { id, layer, sequence, checksum, existing: true });
         }
         let record = Record {
@@ -109,6 +112,14 @@ impl Memory {
         let history = self.config.retention.history_days > 0;
         let sequence = store::replace(unit, &self.seal, &self.config.limits, &old, &new, history)?;
         versions::trim(unit, old.key, new.version.saturating_sub(MAX_VERSIONS))?;
+        if new.entity != old.record.entity {
+            if let Some(entity) = &old.record.entity {
+                soul::memory_not_about(unit, entity, &new.id)?;
+            }
+            if let Some(entity) = &new.entity {
+                soul::memory_about(unit, entity, &new.id)?;
+            }
+        }
         self.changed(unit, What::Updated, &new);
         Ok(Updated { id: new.id, version: new.version, sequence, checksum: new.checksum })
     }

@@ -79,6 +79,11 @@ impl Breaker {
 }
 
 impl Permit<'_> {
+    /// Whether it is the one request that a half-open breaker lets through.
+    pub(crate) const fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
     /// The provider did what it should; whether that closed the breaker.
     pub(crate) fn succeeded(mut self) -> bool {
         self.settled = true;

@@ -174,6 +174,37 @@ pub fn memory_stored(unit: &Unit<'_>, name: &str, memory: &str) -> Result<(), Fa
     }
 }
 
+/// A memory that is about an entity was brought in, or changed: it is linked, which is no dealing with the entity. Part of
+/// the transaction.
+///
+/// # Errors
+/// When the ledger cannot be written.
+pub fn memory_about(unit: &Unit<'_>, name: &str, memory: &str) -> Result<(), Fault> {
+    match known_or_new(unit, name) {
+        Ok(entity) => store::link(unit, entity.key, memory).map(drop),
+        Err(fault) => passed_over(fault),
+    }
+}
+
+/// A memory no longer names an entity: it is linked to it no more. Part of the transaction.
+///
+/// # Errors
+/// When the ledger cannot be written.
+pub fn memory_not_about(unit: &Unit<'_>, name: &str, memory: &str) -> Result<(), Fault> {
+    match store::find(unit, name)? {
+        Some(entity) => store::unlink(unit, entity.key, memory).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The names of the entities that a memory is linked to.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn linked_to(connection: &Connection, memory: &str) -> Result<Vec<String>, Fault> {
+    store::linked_to(connection, memory)
+}
+
 /// A memory is gone, and so are the links to it. Part of the transaction that removes it.
 ///
 /// # Errors

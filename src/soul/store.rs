@@ -230,6 +230,13 @@ pub(super) fn links(connection: &Connection, key: i64) -> Result<Vec<String>, Fa
     Ok(statement.query_map([key], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
+pub(super) fn linked_to(connection: &Connection, memory: &str) -> Result<Vec<String>, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT e.name FROM soul_link l JOIN soul_entity e ON e.entity = l.entity WHERE l.memory = ?1 ORDER BY e.name",
+    )?;
+    Ok(statement.query_map([memory], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
 /// Moves links and events of `from` to `into`. What both have is kept once; the newest stay.
 pub(super) fn move_all(unit: &Unit<'_>, from: i64, into: i64) -> Result<(), Fault> {
     for sql in [

@@ -37,6 +37,7 @@ pub fn request(name: &str) -> Option<Value> {
         "memory/pin" => json!({ "id": ID, "pinned": true }),
         "memory/promote" => json!({ "ids": [ID] }),
         "memory/prune" => json!({ "dry_run": true }),
+        "memory/prune/confirm" => json!({ "word": "5d1f0c8a2b9e4f76" }),
         "memory/update" => {
             json!({ "id": ID, "content": "The kettle in the lab was replaced.", "if_version": 1 })
         }

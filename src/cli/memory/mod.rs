@@ -19,7 +19,7 @@ pub(super) struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Verb {
-    /// Store one memory, or many: one JSON object on each line of standard input
+    /// Store one memory, or up to 100, all or none: one JSON object on each line of standard input
     #[command(after_help = client::HELP)]
     Store(Store),
     /// Search; without a text, the newest first
@@ -115,9 +115,12 @@ struct Query {
     /// Only what has this tag; may be repeated
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// Only what is about this entity
+    /// Only what names this entity
     #[arg(long)]
     entity: Option<String>,
+    /// Only what is about this entity, or linked to it in the soul
+    #[arg(long, value_name = "ENTITY")]
+    about: Option<String>,
     /// Only of this namespace
     #[arg(long)]
     namespace: Option<String>,
@@ -139,6 +142,9 @@ struct Query {
     /// Answer from the index as it is, without waiting for what was stored last
     #[arg(long)]
     fast: bool,
+    /// Say what each score is made of, and count all that match
+    #[arg(long)]
+    explain: bool,
     #[command(flatten)]
     reach: Reach,
 }
@@ -176,6 +182,9 @@ struct Update {
     /// When it ends, as in RFC 3339
     #[arg(long, value_name = "TIME")]
     expires: Option<String>,
+    /// Which model or client says so
+    #[arg(long)]
+    source: Option<String>,
     #[command(flatten)]
     reach: Reach,
 }
@@ -228,8 +237,8 @@ struct Prune {
     /// Only this layer; may be repeated
     #[arg(long = "layer", value_name = "LAYER")]
     layers: Vec<String>,
-    /// The word that a refused run asked for
-    #[arg(long, value_name = "WORD")]
+    /// Prune although it is more than the node removes unasked; the word is what the refused run named
+    #[arg(long, value_name = "WORD", conflicts_with = "dry_run")]
     confirm: Option<String>,
     #[command(flatten)]
     reach: Reach,
@@ -324,12 +333,13 @@ impl Args {
             }
             Verb::Stats(args) => ask(&args.reach, shared, "memory/stats", &json!({}), show::stats),
             Verb::Prune(args) => {
+                let verb = if args.confirm.is_some() { "memory/prune/confirm" } else { "memory/prune" };
                 let payload = super::ask::given([
                     ("dry_run", flag(args.dry_run)),
                     ("layers", super::ask::list(&args.layers)),
-                    ("confirm", json!(args.confirm)),
+                    ("word", json!(args.confirm)),
                 ]);
-                work::job(&args.reach, shared, "memory/prune", &payload, show::pruned)
+                work::job(&args.reach, shared, verb, &payload, show::pruned)
             }
             Verb::Promote(args) => {
                 let payload = super::ask::given([
@@ -409,6 +419,8 @@ impl Query {
             ("layers", super::ask::list(&self.layers)),
             ("tags", super::ask::list(&self.tags)),
             ("entity", json!(self.entity)),
+            ("about", json!(self.about)),
+            ("explain", flag(self.explain)),
             ("namespace", json!(self.namespace)),
             ("user", json!(self.user)),
             ("from", json!(self.from)),
@@ -432,6 +444,7 @@ impl Update {
             ("entity", json!(self.entity)),
             ("importance", json!(self.importance)),
             ("expires", json!(self.expires)),
+            ("source", json!(self.source)),
         ]);
         ask(&self.reach, shared, "memory/update", &payload, show::members)
     }

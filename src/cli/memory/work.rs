@@ -18,14 +18,14 @@ pub(in crate::cli) fn job(
         Ok(question) => question,
         Err(failure) => return failure.report(),
     };
-    let bar = ProgressBar::new(0);
+    // Drawn by the first step, which tells the length.
+    let bar = ProgressBar::new(0).with_message(command);
     // What the template cannot say is shown in the default style.
     if let Ok(style) =
         ProgressStyle::with_template("{msg} [{bar:32}] {percent:>3} %  {pos} of {len}  {elapsed}")
     {
         bar.set_style(style.progress_chars("=> "));
     }
-    bar.set_message(command);
     let step = (!bar.is_hidden()).then_some(|done, total| {
         bar.set_length(total);
         bar.set_position(done);

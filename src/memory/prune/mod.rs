@@ -61,7 +61,12 @@ impl Memory {
     /// # Errors
     /// `conflict` when it would remove more than the configured share and is not confirmed: the message has the word to
     /// confirm with; `interrupted` when it was cancelled; when the ledger cannot be read or written.
-    pub async fn prune(self: &Arc<Self>, request: &Prune, progress: &Progress) -> Result<Pruned, Fault> {
+    pub async fn prune(
+        self: &Arc<Self>,
+        request: &Prune,
+        word: Option<&str>,
+        progress: &Progress,
+    ) -> Result<Pruned, Fault> {
         let _alone = self.maintenance.lock().await;
         let now = self.ledger.clock().now();
         let mut due = self.due(now).await?;
@@ -71,20 +76,21 @@ impl Memory {
         let keys: HashSet<i64> = due.iter().map(|(key, _)| *key).collect();
         let plan = self.plan(request, now, &keys).await?;
         let (removed, present) = (plan.removed_in_all(), plan.present);
-        let too_much = self.config.retention.is_too_much(removed, present);
-        let word = self.word(request, now);
+        let last = self.ledger.read(|connection| upkeep::last_run(connection, upkeep::PRUNE)).await?;
+        let too_much = self.config.retention.is_too_much(removed, present, last, now);
+        let expected = self.word(request, now);
         let mut pruned = self.describe(request, &plan, now, due.len() as u64).await?;
         if request.dry_run {
-            pruned.confirm = too_much.then_some(word);
+            pruned.confirm = too_much.then_some(expected);
             return Ok(pruned);
         }
-        if too_much && request.confirm.as_ref() != Some(&word) {
+        if too_much && word != Some(&*expected) {
             let share = self.config.retention.max_share * 100.0;
             return Err(Fault::new(
                 Code::Conflict,
                 format!(
                     "it would remove {removed} of {present} records, more than {share:.0} %: look at the node's clock, and if \
-                     that is right, ask again today with confirm = \"{word}\""
+                     that is right, confirm it today: memory/prune/confirm with word = \"{expected}\""
                 ),
             ));
         }

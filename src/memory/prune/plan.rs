@@ -26,7 +26,7 @@ pub struct Planned {
 /// A pruning before it is done.
 pub struct Plan {
     pub steps: Vec<Planned>,
-    /// Records that have an end of their own which has come, by layer.
+    /// Records that have an end of their own which has come and that no step removes, by layer.
     pub ended: HashMap<Layer, u64>,
     /// Records of all layers, before.
     pub present: u64,
@@ -68,10 +68,8 @@ impl Memory {
         let states = self.ledger.read(store::shards).await?;
         let index_bytes = self.index_bytes(&states).await?;
         let present = states.iter().map(|state| state.records).sum();
-        let ended = self.ended(now).await?;
-        let mut plan = Plan { steps: Vec::new(), ended, present, states, index_bytes };
+        let mut plan = Plan { steps: Vec::new(), ended: HashMap::new(), present, states, index_bytes };
         let wanted = |layer: Layer| request.layers.is_empty() || request.layers.contains(&layer);
-        plan.ended.retain(|layer, _| wanted(*layer));
         for layer in Layer::ALL.into_iter().filter(|layer| wanted(*layer)) {
             let mut shards: Vec<_> =
                 plan.states.iter().copied().filter(|state| state.shard.layer == layer).collect();
@@ -81,6 +79,8 @@ impl Memory {
             let steps = self.plan_layer(layer, &shards, index, now, promoted).await?;
             plan.steps.extend(steps);
         }
+        plan.ended = self.ended(now, &plan.steps).await?;
+        plan.ended.retain(|layer, _| wanted(*layer));
         Ok(plan)
     }
 
@@ -151,20 +151,32 @@ impl Memory {
         }
     }
 
-    /// How many records have an end of their own that has come.
-    async fn ended(&self, now: Timestamp) -> Result<HashMap<Layer, u64>, Fault> {
+    /// How many records have an end of their own that has come, and are not removed by `steps`.
+    async fn ended(&self, now: Timestamp, steps: &[Planned]) -> Result<HashMap<Layer, u64>, Fault> {
+        // For each shard from when on a record is left; nothing of one that is dropped is.
+        let left: HashMap<i64, i64> = steps
+            .iter()
+            .map(|planned| match planned.step {
+                Step::Drop => (planned.state.row, i64::MAX),
+                Step::Before(cutoff) => (planned.state.row, cutoff.millis()),
+            })
+            .collect();
         let count = move |connection: &Connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT s.layer, count(*) FROM memory_record r JOIN memory_shard s USING (shard)
-                 WHERE r.expires <= ?1 AND r.pinned = 0 AND r.forgotten IS NULL GROUP BY s.layer",
+                "SELECT s.layer, r.shard, r.created FROM memory_record r JOIN memory_shard s USING (shard)
+                 WHERE r.expires <= ?1 AND r.pinned = 0 AND r.forgotten IS NULL",
             )?;
-            let rows = statement
-                .query_map([now.millis()], |row| Ok((row.get::<_, String>(0)?, store::unsigned(row, 1)?)))?;
-            let counted: Vec<_> = rows.collect::<Result<_, _>>()?;
-            Ok(counted
-                .into_iter()
-                .filter_map(|(layer, count)| Some((Layer::parse(&layer)?, count)))
-                .collect())
+            let mut rows = statement.query([now.millis()])?;
+            let mut counted = HashMap::new();
+            while let Some(row) = rows.next()? {
+                let (layer, shard, created): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                if let Some(layer) = Layer::parse(&layer)
+                    && left.get(&shard).is_none_or(|from| created >= *from)
+                {
+                    *counted.entry(layer).or_default() += 1;
+                }
+            }
+            Ok(counted)
         };
         self.ledger.read(count).await
     }

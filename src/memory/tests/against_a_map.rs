@@ -233,7 +233,7 @@ async fn play(deeds: Vec<Deed>) {
             Deed::Days(days) => node.now.store(now.plus_millis(days * 86_400_000).millis(), Ordering::SeqCst),
             Deed::Prune => {
                 let (progress, _, _) = Progress::new();
-                node.memory.prune(&Prune::default(), &progress).await.unwrap();
+                node.memory.prune(&Prune::default(), None, &progress).await.unwrap();
                 map.prune(&retention, now);
             }
             Deed::Query { layer, namespace, word } => {

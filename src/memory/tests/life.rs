@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::memory::requests::{OneOrMany, Update};
+use crate::soul;
 
 impl Node {
     async fn update(&self, json: serde_json::Value) -> Result<requests::Updated, Fault> {
@@ -177,9 +178,9 @@ async fn what_is_forgotten_can_be_brought_back_until_it_is_purged() {
     node.forget(&id).await.unwrap();
     node.set_time("2026-11-28T11:59:59Z");
     let (progress, _, _) = Progress::new();
-    assert_eq!(node.memory.prune(&Prune::default(), &progress).await.unwrap().purged, 0);
+    assert_eq!(node.memory.prune(&Prune::default(), None, &progress).await.unwrap().purged, 0);
     node.set_time("2026-11-28T12:00:00Z");
-    assert_eq!(node.memory.prune(&Prune::default(), &progress).await.unwrap().purged, 1);
+    assert_eq!(node.memory.prune(&Prune::default(), None, &progress).await.unwrap().purged, 1);
     assert_eq!(node.forget_request(undo()).await.unwrap_err().code, Code::NotFound);
 }
 
@@ -241,6 +242,22 @@ async fn the_same_content_is_answered_with_the_record_that_is_there_when_that_is
 }
 
 #[tokio::test]
+async fn who_a_record_is_about_is_linked_whichever_command_says_so() {
+    let node = Node::new(lazy());
+    let linked = |name: &'static str| node.ledger.read(move |ledger| soul::linked(ledger, name));
+    let id = node.store("a note").await;
+    let same = serde_json::json!({ "content": "a note", "if_absent": true, "entity": "ann" });
+    node.try_store(same).await.unwrap();
+    assert_eq!(linked("ann").await.unwrap(), std::slice::from_ref(&id));
+    node.update(serde_json::json!({ "id": id, "entity": "ann" })).await.unwrap();
+    node.update(serde_json::json!({ "id": id, "entity": "bob" })).await.unwrap();
+    assert!(linked("ann").await.unwrap().is_empty());
+    assert_eq!(linked("bob").await.unwrap(), std::slice::from_ref(&id));
+    node.update(serde_json::json!({ "id": id, "entity": null })).await.unwrap();
+    assert!(linked("bob").await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_batch_is_stored_as_a_whole_or_not_at_all() {
     let limits = Limits { namespace: Share { records: 3, bytes: 0 }, user: Share { records: 0, bytes: 10 } };
     let node = Node::new(Config { limits, ..lazy() });
@@ -294,7 +311,7 @@ async fn recalls_are_counted_and_kept_and_what_has_ended_is_in_no_answer() {
     assert_eq!(node.get(&id).await.unwrap_err().code, Code::NotFound);
     assert_eq!(node.find("ending").await, [""; 0]);
     let (progress, _, _) = Progress::new();
-    let pruned = node.memory.prune(&Prune::default(), &progress).await.unwrap();
+    let pruned = node.memory.prune(&Prune::default(), None, &progress).await.unwrap();
     assert_eq!(pruned.layers[0].removed, 1);
 }
 
@@ -305,9 +322,9 @@ async fn old_versions_are_kept_as_long_as_configured() {
     node.update(serde_json::json!({ "id": id, "content": "two" })).await.unwrap();
     let (progress, _, _) = Progress::new();
     node.set_time("2026-11-23T11:59:59Z");
-    assert_eq!(node.memory.prune(&Prune::default(), &progress).await.unwrap().versions, 0);
+    assert_eq!(node.memory.prune(&Prune::default(), None, &progress).await.unwrap().versions, 0);
     node.set_time("2026-11-23T12:00:00Z");
-    assert_eq!(node.memory.prune(&Prune::default(), &progress).await.unwrap().versions, 1);
+    assert_eq!(node.memory.prune(&Prune::default(), None, &progress).await.unwrap().versions, 1);
     assert_eq!(node.get(&id).await.unwrap().history, Some(Vec::new()));
     let none = Node::new(config(Retention { history_days: 0, ..Retention::default() }));
     let id = none.store("one").await;

@@ -373,6 +373,7 @@ fn each_verb_is_declared_once_and_refuses_what_it_does_not_know() {
             "memory/pin",
             "memory/stats",
             "memory/prune",
+            "memory/prune/confirm",
             "memory/promote",
             "memory/export",
             "memory/import",

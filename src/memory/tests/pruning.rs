@@ -1,13 +1,18 @@
 //! Pruning and promotion: what goes, what stays, what is given back, and who has to be asked.
 
 use super::*;
-use crate::memory::requests::{Promoted, Pruned};
+use crate::memory::requests::{Promoted, Prune, Pruned};
 use crate::memory::retention::Keep;
 
 impl Node {
     async fn prune(&self, json: serde_json::Value) -> Result<Pruned, Fault> {
         let (progress, _, _) = Progress::new();
-        self.memory.prune(&serde_json::from_value(json).unwrap(), &progress).await
+        self.memory.prune(&serde_json::from_value(json).unwrap(), None, &progress).await
+    }
+
+    async fn confirm_prune(&self, word: &str) -> Result<Pruned, Fault> {
+        let (progress, _, _) = Progress::new();
+        self.memory.prune(&Prune::default(), Some(word), &progress).await
     }
 
     async fn promote(&self, json: serde_json::Value) -> Result<Promoted, Fault> {
@@ -15,7 +20,7 @@ impl Node {
         self.memory.promote(&serde_json::from_value(json).unwrap(), &progress).await
     }
 
-    async fn store_at(&self, time: &str, json: serde_json::Value) -> String {
+    pub(super) async fn store_at(&self, time: &str, json: serde_json::Value) -> String {
         self.set_time(time);
         self.store_request(request(&json)).await.id
     }
@@ -122,13 +127,13 @@ async fn a_clock_that_jumped_a_year_ahead_empties_nothing_unasked() {
     assert_eq!(node.ids().await.len(), 151);
     let word = node.prune(serde_json::json!({ "dry_run": true })).await.unwrap().confirm.unwrap();
     assert!(fault.message.contains(&word));
-    let wrong = node.prune(serde_json::json!({ "confirm": "0123456789abcdef" })).await;
+    let wrong = node.confirm_prune("0123456789abcdef").await;
     assert_eq!(wrong.unwrap_err().code, Code::Conflict);
     // The word is for this day: not for one that the clock jumps to later.
     node.set_time("2028-01-10T00:00:00Z");
-    assert_eq!(node.prune(serde_json::json!({ "confirm": word })).await.unwrap_err().code, Code::Conflict);
+    assert_eq!(node.confirm_prune(&word).await.unwrap_err().code, Code::Conflict);
     node.set_time("2027-12-05T23:00:00Z");
-    let pruned = node.prune(serde_json::json!({ "confirm": word })).await.unwrap();
+    let pruned = node.confirm_prune(&word).await.unwrap();
     let long_term = layer_of(&pruned, Layer::LongTerm);
     assert_eq!((long_term.removed, long_term.months_dropped, long_term.records_after), (150, 1, 0));
     assert_eq!(node.ids().await.len(), 1);
@@ -267,7 +272,8 @@ async fn a_month_that_is_being_dropped_and_comes_back_loses_nothing_that_is_new(
     assert!(found.hits.iter().any(|hit| hit.record.id == id));
     // And a later pruning ends what was begun.
     node.set_time("2027-01-21T12:00:00Z");
-    let pruned = node.prune(serde_json::json!({})).await.unwrap();
+    let word = node.prune(serde_json::json!({ "dry_run": true })).await.unwrap().confirm.unwrap();
+    let pruned = node.confirm_prune(&word).await.unwrap();
     assert_eq!(layer_of(&pruned, Layer::Working).removed, 11);
     assert!(node.ids().await.is_empty());
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::memory::transfer::requests::{Archived, Exported, Imported};
+use crate::soul;
 
 /// A memory with a transfer folder beside its state.
 fn node_with_folder() -> (tempfile::TempDir, Node) {
@@ -24,6 +25,10 @@ impl Node {
     async fn archive(&self, json: serde_json::Value) -> Result<Archived, Fault> {
         let (progress, _, _) = Progress::new();
         self.memory.archive(&serde_json::from_value(json).unwrap(), &progress).await
+    }
+
+    async fn linked(&self, name: &'static str) -> Vec<String> {
+        self.ledger.read(move |ledger| soul::linked(ledger, name)).await.unwrap()
     }
 
     async fn all(&self) -> Vec<model::Record> {
@@ -106,6 +111,12 @@ async fn lines_that_are_no_records_are_named_and_the_others_come_in() {
     assert_eq!(lines, [2, 3, 4, 5, 6]);
     assert!(imported.errors.iter().all(|error| !error.reason.contains("attic")), "{:?}", imported.errors);
     assert_eq!(node.get("mine").await.unwrap().record.created.to_string(), "2020-01-01T00:00:00.000Z");
+    // Once more, as who does not know whether it was done: lines without an id are known again by file, line and namespace.
+    let again = node.import(serde_json::json!({ "file": "mixed.jsonl" })).await.unwrap();
+    assert_eq!((again.imported, again.skipped, again.resumed), (0, 3, false), "{again:?}");
+    let other =
+        node.import(serde_json::json!({ "file": "mixed.jsonl", "namespace": "other" })).await.unwrap();
+    assert_eq!((other.imported, other.skipped), (2, 1), "{other:?}");
 }
 
 #[tokio::test]
@@ -218,6 +229,25 @@ async fn an_interrupted_export_goes_on_where_it_was() {
     }
     let resumed = node.export(serde_json::json!({ "file": "cut.jsonl" })).await.unwrap();
     assert_eq!((resumed.records, resumed.sha256), (500, whole.sha256));
+}
+
+#[tokio::test]
+async fn links_of_entities_leave_with_a_month_and_come_back_with_it() {
+    let (_folder, node) = node_with_folder();
+    let august = serde_json::json!({ "content": "august", "layer": "episodic", "entity": "ann" });
+    let id = node.store_at("2026-08-10T00:00:00Z", august).await;
+    let linked = id.clone();
+    node.ledger.write(move |unit| soul::memory_about(unit, "bob", &linked)).await.unwrap();
+    node.set_time(NOVEMBER);
+    let archived = node.archive(serde_json::json!({ "before": "2026-11" })).await.unwrap();
+    for name in ["ann", "bob"] {
+        assert!(node.linked(name).await.is_empty(), "{name}");
+    }
+    let file = &archived.months[0].file.file;
+    node.import(serde_json::json!({ "file": file })).await.unwrap();
+    for name in ["ann", "bob"] {
+        assert_eq!(node.linked(name).await, std::slice::from_ref(&id), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use super::{Memory, Named, blocking, cancelled, digest, refused};
 use crate::clock::Timestamp;
 use crate::engine::jobs::Progress;
 use crate::ledger::generation::sync_dir;
+use crate::soul;
 use crate::wire::Fault;
 
 /// Records that are read at once. Each may carry a whole content.
@@ -79,11 +80,13 @@ impl Memory {
                 }
                 let (seal, after) = (self.seal.clone(), place.after);
                 let read = move |connection: &rusqlite::Connection| {
-                    store::page(connection, &seal, only.row, after, PAGE)
+                    let page = store::page(connection, &seal, only.row, after, PAGE)?;
+                    let linked = |kept: Kept| Ok((soul::linked_to(connection, &kept.record.id)?, kept));
+                    page.into_iter().map(linked).collect::<Result<Vec<_>, Fault>>()
                 };
                 let page = self.ledger.read(read).await?;
                 more = page.len() == PAGE as usize;
-                place.after = page.last().map_or(place.after, |kept| kept.key);
+                place.after = page.last().map_or(place.after, |(_, kept)| kept.key);
                 seen += page.len() as u64;
                 write_lines(page, request, only, now, &mut place, &mut piece)?;
                 progress.report(seen.min(total), total);
@@ -101,8 +104,18 @@ impl Memory {
     }
 }
 
+/// A line of the file.
+#[derive(Serialize)]
+struct Line<'r> {
+    #[serde(flatten)]
+    record: &'r Record,
+    /// Entities that it is linked to in the soul, besides the one that it names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    linked: Vec<String>,
+}
+
 fn write_lines(
-    page: Vec<Kept>,
+    page: Vec<(Vec<String>, Kept)>,
     request: &Export,
     only: Only,
     now: Timestamp,
@@ -113,12 +126,14 @@ fn write_lines(
     let wanted = |kept: &Kept| {
         kept.is_live(now) && filter.admits(&kept.record) && !(only.unpinned && kept.record.pinned)
     };
-    for kept in page.into_iter().filter(wanted) {
+    for (mut linked, kept) in page.into_iter().filter(|(_, kept)| wanted(kept)) {
         if !kept.sound {
             place.broken += 1;
             continue;
         }
-        serde_json::to_writer::<_, Record>(&mut *piece, &kept.record).map_err(|_| Fault::internal())?;
+        linked.retain(|name| kept.record.entity.as_ref() != Some(name));
+        let line = Line { record: &kept.record, linked };
+        serde_json::to_writer(&mut *piece, &line).map_err(|_| Fault::internal())?;
         piece.push(b'\n');
         place.records += 1;
     }

@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::super::model::{self, Layer, Record};
 use super::super::news::What;
-use super::super::{store, verbs};
+use super::super::store;
 use super::requests::{Import, Imported, Rejected};
 use super::{Memory, Named, blocking, cancelled, digest, open, refused};
 use crate::clock::Timestamp;
 use crate::engine::jobs::Progress;
 use crate::ledger::Unit;
+use crate::soul;
 use crate::wire::{Code, Fault};
 
 /// Lines that one unit brings in: a few milliseconds.
@@ -52,6 +53,9 @@ struct Line {
     accesses: u64,
     last_access: Option<Timestamp>,
     checksum: Option<String>,
+    /// Entities that it is linked to in the soul, besides the one that it names.
+    #[serde(default)]
+    linked: Vec<String>,
 }
 
 /// How far an import is, as the ledger keeps it.
@@ -113,6 +117,26 @@ impl<R: Read> Read for Counting<R> {
         let read = self.inner.read(buffer)?;
         self.read.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
+    }
+}
+
+/// Where a line stands.
+struct At<'a> {
+    /// Of the file, hexadecimal.
+    sha256: &'a str,
+    /// From 1 on.
+    number: u64,
+}
+
+impl At<'_> {
+    /// The id of a record that has none of its own: the same each time this file is brought into `namespace`, so that what
+    /// is asked for twice comes in once. A UUID of version 8.
+    fn id(&self, namespace: &str) -> String {
+        let Self { sha256, number } = self;
+        let digest = model::checksum(&format!("{sha256} {number} {namespace}"));
+        // The first half of 64 hexadecimal digits: there are always as many.
+        let bytes = u128::from_str_radix(&digest[..32], 16).unwrap_or_default().to_be_bytes();
+        uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
     }
 }
 
@@ -210,7 +234,8 @@ impl Memory {
             for line in &lines {
                 place.counted.lines += 1;
                 unit.prepare_cached("SAVEPOINT line")?.execute([])?;
-                let fate = memory.bring_in_line(unit, line, &place.request);
+                let at = At { sha256: &sha256, number: place.counted.lines };
+                let fate = memory.bring_in_line(unit, line, &at, &place.request);
                 if fate.is_err() {
                     unit.prepare_cached("ROLLBACK TO line")?.execute([])?;
                 }
@@ -255,9 +280,10 @@ impl Memory {
         self: &Arc<Self>,
         unit: &mut Unit<'_>,
         line: &[u8],
+        at: &At<'_>,
         request: &Import,
     ) -> Result<Fate, Fault> {
-        let record = self.record_of(line, request, unit.now())?;
+        let (record, linked) = self.record_of(line, at, request, unit.now())?;
         let fate = match store::find(unit, &self.seal, &record.id)? {
             None => Fate::Imported,
             Some(_) if !request.replace => return Ok(Fate::Skipped),
@@ -268,11 +294,21 @@ impl Memory {
             }
         };
         store::insert(unit, &self.seal, &self.config.limits, &record)?;
+        for name in record.entity.iter().chain(&linked) {
+            soul::memory_about(unit, name, &record.id)?;
+        }
         self.changed(unit, What::Imported, &record);
         Ok(fate)
     }
 
-    fn record_of(&self, line: &[u8], request: &Import, now: Timestamp) -> Result<Record, Fault> {
+    /// The record of a line, and the entities that it is linked to besides the one that it names.
+    fn record_of(
+        &self,
+        line: &[u8],
+        at: &At<'_>,
+        request: &Import,
+        now: Timestamp,
+    ) -> Result<(Record, Vec<String>), Fault> {
         let line: Line = crate::wire::Encoding::Json.decode(line)?;
         let checksum = model::checksum(&line.content);
         if line.checksum.as_ref().is_some_and(|told| *told != checksum) {
@@ -291,7 +327,7 @@ impl Memory {
             ..model::Store::new(line.content)
         };
         store.validate(self.config.max_content_chars)?;
-        let id = line.id.unwrap_or_else(|| verbs::new_id(now));
+        let id = line.id.unwrap_or_else(|| at.id(&store.namespace));
         model::length("id", &id, model::MAX_NAME_CHARS)?;
         let model::Store {
             content,
@@ -306,7 +342,7 @@ impl Memory {
             pinned,
             ..
         } = store;
-        Ok(Record {
+        let record = Record {
             id,
             layer,
             content,
@@ -324,7 +360,8 @@ impl Memory {
             accesses: line.accesses,
             last_access: line.last_access,
             checksum,
-        })
+        };
+        Ok((record, line.linked))
     }
 }
 
