@@ -123,6 +123,14 @@ fn asks(reading: &Reading, first: usize) -> bool {
                     | "tips"
                     | "place"
                     | "tools"
+                    | "ideal"
+                    | "perfect"
+                    | "safest"
+                    | "surest"
+                    | "cheapest"
+                    | "spot"
+                    | "amount"
+                    | "dose"
             )
         }),
         "did" | "does" | "has" | "was" | "were" | "is" | "are" => !oneself(word(1)),

@@ -326,7 +326,7 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
          burglarize carjack swindle defraud scam impersonate cyberstalk doxx doxing sextort slander defame harass bully \
          intimidate terrorize terrorise vandalize vandalise behead dismember mutilate lynch assassinate enslave smuggle \
          plagiarize plagiarise perjure phish ddos eavesdrop wiretap gaslight coerce humiliate radicalize radicalise \
-         brainwash indoctrinate catfish pimp misappropriate waterboard falsify deface upskirt voyeur",
+         brainwash indoctrinate catfish pimp misappropriate waterboard falsify deface upskirt derail hotwire sabotage ransack decapitate",
     ),
     (
         "criminal",

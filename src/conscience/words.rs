@@ -452,6 +452,7 @@ pub(super) fn regular(word: &str) -> &str {
         "critical" | "critically" => "crucial",
         "dangerous" | "dangerously" => "perilous",
         "abusive" | "abusively" => "cruel",
+        "protected" => "immune",
         "definitely" => "surely",
         "laws" => "legislation",
         "punishment" | "punishments" => "penalty",
