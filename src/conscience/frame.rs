@@ -77,8 +77,12 @@ fn asks(reading: &Reading, first: usize) -> bool {
             if matches!(word(1), "did" | "was" | "were" | "many" | "much" | "often" | "common" | "does") =>
         {
             // Who asks how many it takes asks for a dose.
-            let dose =
-                |at| matches!(reading.word(at), "need" | "needs" | "needed" | "enough" | "take" | "takes");
+            let dose = |at| {
+                matches!(
+                    reading.word(at),
+                    "need" | "needs" | "needed" | "enough" | "take" | "takes" | "would"
+                )
+            };
             !oneself(word(2)) && !(matches!(word(1), "many" | "much") && sentence.clone().any(dose))
         }
         "why" => {
