@@ -83,7 +83,7 @@ fn asks(reading: &Reading, first: usize) -> bool {
                     "need" | "needs" | "needed" | "enough" | "take" | "takes" | "would"
                 )
             };
-            !oneself(word(2)) && !(matches!(word(1), "many" | "much") && sentence.clone().any(dose))
+            !(oneself(word(2)) || matches!(word(1), "many" | "much") && sentence.clone().any(dose))
         }
         "why" => {
             matches!(word(1), "did" | "was" | "were" | "do" | "does" | "is" | "are") && !oneself(word(2))
