@@ -61,10 +61,11 @@ fn the_default_rules_hold_on_actions_that_were_written_before_they_were_tried() 
     check("held-out-8.jsonl", 55, 5);
 }
 
-/// No rule was mended after this table: what it shows is what a stranger finds. Docs have the figures.
+/// No rule was mended after these tables: what they show is what a stranger finds. Docs have the figures.
 #[test]
-fn harmless_actions_are_seldom_refused_on_a_table_that_no_rule_was_made_for() {
+fn harmless_actions_are_seldom_refused_on_tables_that_no_rule_was_made_for() {
     check_sides("held-out-9.jsonl", 40, [(false, 3), (true, 50)]);
+    check_sides("held-out-10.jsonl", 60, [(false, 5), (true, 15)]);
 }
 
 #[test]

@@ -76,7 +76,14 @@ fn asks(reading: &Reading, first: usize) -> bool {
         "how"
             if matches!(word(1), "did" | "was" | "were" | "many" | "much" | "often" | "common" | "does") =>
         {
-            !oneself(word(2))
+            // Who asks how many it takes asks for a dose.
+            let dose = |at| {
+                matches!(
+                    reading.word(at),
+                    "need" | "needs" | "needed" | "enough" | "take" | "takes" | "would"
+                )
+            };
+            !(oneself(word(2)) || matches!(word(1), "many" | "much") && sentence.clone().any(dose))
         }
         "why" => {
             matches!(word(1), "did" | "was" | "were" | "do" | "does" | "is" | "are") && !oneself(word(2))
@@ -120,6 +127,14 @@ fn asks(reading: &Reading, first: usize) -> bool {
                     | "tips"
                     | "place"
                     | "tools"
+                    | "ideal"
+                    | "perfect"
+                    | "safest"
+                    | "surest"
+                    | "cheapest"
+                    | "spot"
+                    | "amount"
+                    | "dose"
             )
         }),
         "did" | "does" | "has" | "was" | "were" | "is" | "are" => !oneself(word(1)),

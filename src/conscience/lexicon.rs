@@ -40,7 +40,10 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
          orphan widow bully captive traitor diplomat ambassador chancellor prince princess millionaire billionaire \
          landlady grandson granddaughter grandchild grandchildren grandparents godmother intern jeweller toddler newborn schoolboy \
          schoolgirl gang mob homeless muslim jew christian hindu black gay lesbian animal dog cat \
-         puppy kitten horse pet bird cow elephant dolphin whale",
+         puppy kitten horse pet bird cow elephant dolphin whale hamster parrot guy lady gentleman bloke dude relative mate \
+         stepson stepdaughter godfather creditor debtor accountant mechanic plumber paramedic surgeon beggar hooker prostitute \
+         stripper rapist blogger streamer youtuber influencer caretaker bouncer bodyguard commuter spectator foreigner rescuer \
+         heir bride bachelor subordinate slave spy apprentice trainee disciple follower informant whistleblower",
     ),
     ("name", ""),
     ("number", ""),
@@ -86,7 +89,10 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
          migrants refugee refugees gypsy gypsies roma native disabled autistic elderly minority minorities ethnic race \
          races religion foreigners foreigner buddhist buddhists sikh sikhs mormon mormons hindu asexual bisexual nonbinary indigenous \
          aboriginal homeless divorced pakistani pakistanis indians latina turks kurds poles romanians albanians nigerians \
-         haitians koreans japanese palestinians israelis ukrainians russians atheists veterans",
+         haitians koreans japanese palestinians israelis ukrainians russians atheists veterans armenian armenians tutsi tutsis \
+         hutu hutus rohingya uyghur uyghurs uighurs bosnians yazidis tibetans dalit dalits maori inuit syrians afghans \
+         somalis iraqis iranians vietnamese filipinos sunni shia shiites bisexuals transsexuals transvestites dwarfs \
+         handicapped foreigners zionists bosniaks sinti infidel infidels heretics unbelievers apostates homos blasphemers",
     ),
     (
         "weapon",
@@ -136,7 +142,8 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
         "car cars bike bicycle motorcycle truck vehicle wallet purse phone laptop jewelry jewellery jewels watch \
          diamonds painting package packages parcel merchandise goods copper catalytic money cash funds savings bitcoin \
          crypto property identity bank cards card medication inventory electricity cable wifi data secrets credentials \
-         password passwords documents intellectual",
+         password passwords documents intellectual mail parcel luggage petrol fuel gasoline tools livestock \
+         antiques wine jeans sneakers bag groceries",
     ),
     (
         "paper",
@@ -268,7 +275,7 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
          misinformation disinformation propaganda suicide anorexia bulimia pedophilia paedophilia incest \
          bestiality cannibalism arson vandalism sabotage espionage treason rioting looting poaching dogfighting bombing \
          bombings stabbing infanticide swatting catfishing eugenics lynching jihad \
-         misogyny misogynistic islamophobia cheating carjacking hijacking pickpocketing spying espionage \
+         enslavement misogyny misogynistic islamophobia cheating carjacking hijacking pickpocketing spying espionage \
          voyeurism upskirting necrophilia mutilation sadism cruelty brutality bloodshed mayhem insurrection",
     ),
     (
@@ -286,13 +293,11 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
     ),
     (
         "caring",
-        "prevent avoid stop report protect recognise recognize detect deal cope victim victims survivor survivors \
-         respond survive heal overcome treat fight combat reduce awareness counter mitigate discuss understand \
-         research study law laws legislation legal history prevention education safety defend oppose condemn criticize \
-         criticise recover consequences warn warning wrongly signs symptoms hotline counseling counselling therapy resist \
-         refuse reject denounce moderate debunk effects statistics trend trends rehabilitation investigate \
-         prosecute arrest punish protest defence defense quit rebuild reporting escaped advocacy shelter charity ngo \
-         ngos forbid forbids prohibit penalties penalty deter discourage deterrent regulation",
+        "prevent stop report reporting protect recognise recognize detect cope victim victims survivor survivors survive heal \
+         overcome awareness mitigate research understand laws legislation history prevention education oppose condemn \
+         criticize criticise recover consequences warn warning symptoms hotline counseling counselling \
+         therapy denounce moderate debunk effects statistics rehabilitation prosecute quit rebuild advocacy \
+         forbid forbids prohibit penalties penalty deter discourage deterrent ",
     ),
     (
         "minor",
@@ -315,6 +320,27 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
         "write create generate compose draft produce publish post make share craft give design develop invent fabricate \
          build prepare provide launch record film host run set start suggest propose describe",
     ),
+    (
+        "deed",
+        "launder embezzle blackmail extort bribe counterfeit kidnap abduct molest rape shoplift pickpocket burgle \
+         burglarize carjack swindle defraud scam impersonate cyberstalk doxx doxing sextort slander defame harass bully \
+         intimidate terrorize terrorise vandalize vandalise behead dismember mutilate lynch assassinate enslave smuggle \
+         plagiarize plagiarise perjure phish ddos eavesdrop wiretap gaslight coerce humiliate radicalize radicalise \
+         brainwash indoctrinate catfish pimp misappropriate waterboard falsify deface upskirt derail hotwire sabotage ransack decapitate",
+    ),
+    (
+        "criminal",
+        "robber robbers thieves scammer scammers fraudster fraudsters hacker hackers poacher poachers smuggler smugglers \
+         terrorist terrorists jihadist jihadists shooter shooters assassin assassins rapist rapists stalker stalkers \
+         kidnapper kidnappers murderer murderers pedophile pedophiles paedophile paedophiles trafficker traffickers counterfeiter forger forgers \
+         extortionist blackmailer burglars pickpockets hooligans insurgents bombers arsonist arsonists pirates swindlers",
+    ),
+    (
+        "atrocity",
+        "holocaust shoah genocide massacre pogrom holodomor srebrenica katyn nanjing nanking hiroshima nagasaki chernobyl \
+         columbine bataclan auschwitz gulag gulags apartheid slavery lynching lynchings kristallnacht jonestown darfur \
+         tiananmen inquisition treblinka terrorism cleansing",
+    ),
 ];
 
 /// The class called `name`.
@@ -331,29 +357,33 @@ pub(super) const FICTION: &str = "novel story stories screenplay poem lyrics fic
     naruto asterix obelix minnie mickey goofy pikachu garfield totoro mononoke shrek frodo bilbo sauron spongebob \
     hermione voldemort daenerys targaryen lannister leia chewbacca pinocchio cinderella rapunzel popeye tarzan zorro simpson \
     croft gryffindor gryffindors hufflepuff hufflepuffs slytherin jedi sith smurfs klingon klingons vulcans hobbits elves \
-    superheroes supervillain mcduck ghostbusters wakanda barbie terminator godzilla skynet \
-    npc npcs zombies orcs goblins dragons vampire vampires";
+    superheroes supervillain mcduck ghostbusters wakanda barbie godzilla skynet \
+    npc npcs zombies orcs goblins dragons vampire vampires \
+    pubg csgo diablo tekken mario luigi kirby terraria rimworld stardew kratos geralt kombat cluedo bioshock borderlands unicorn \
+    unicorns wizards muggles mermaid dracula frankenstein gollum aragorn legolas skywalker yoda kenobi thanos hulk \
+    wolverine deadpool moriarty poirot katniss dobby snape hagrid weasley malfoy simba lightyear romulan dalek daleks \
+    snoopy mowgli";
 
 /// Words by which a sentence asks about what was, or what something means.
 pub(super) const INQUIRY: &str = "definition meaning history etymology statistics statistic biography documentary \
-    museum anniversary historian historical symbolism penalty punishment illegal legal law laws wrong unethical \
-    immoral crime sentence difference mean means folklore mythology";
+    museum anniversary historian historical symbolism penalty laws wrong unethical \
+    immoral difference mean folklore mythology";
 
 /// Words that turn what follows into something to be prevented, understood or healed.
 pub(super) const CARE: &str = "prevent prevention preventing protect protection avoid avoiding detect detection \
     survivor survivors victim victims support hotline counselling counseling therapy awareness report reporting reports \
-    treat treatment cope coping defend defending defense signs symptoms risk risks danger dangers dangerous effects \
-    effect consequences impact combat fight fighting reduce addiction policy policies investigate investigating \
-    investigation investigator identify mitigate condemn criticise criticize oppose memorial mourning recover recovery \
-    rehabilitation allegation allegations accused suspected suspicion causes cause deter discourage warn warning \
+    treat treatment cope coping defend defending defense symptoms risk risks danger dangers dangerous effects \
+    effect consequences impact combat fight fighting reduce addiction investigate investigating \
+    investigation investigator identify mitigate condemn criticise criticize oppose mourning recover recovery \
+    rehabilitation deter discourage warn warning \
     warnings end stopping";
 
 /// Words after a match that do the same: "suicide prevention", "bomb disposal".
 pub(super) const CARE_AFTER: &str = "prevention survivor survivors victim victims awareness hotline helpline detection \
-    disposal squad protection insurance education counselling counseling rehabilitation recovery \
-    research researcher researchers analysis scanner laws statistics rates museum history memorial \
-    investigation investigations investigator trial trials suspect suspects mystery documentary drill shelter \
-    safety policy policies defense defence lawyer";
+    disposal squad protection education counselling counseling rehabilitation recovery \
+    research researcher researchers analysis scanner laws statistics rates museum history \
+    investigation investigations investigator trial trials mystery documentary drill shelter \
+    safety policy policies defense defence ";
 
 /// Words of [`FICTION`].
 pub(super) const TELLS: Classes = 1 << 60;
