@@ -4,6 +4,7 @@
 //! deadlines use the monotonic [`std::time::Instant`] instead and never come from here.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -129,10 +130,22 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// Whether the machine's clock is known to be right: the kernel's time discipline says so. `false` also where it cannot be
-/// asked.
+/// What systemd-timesyncd leaves once it has set the clock.
+const SET_BY_TIMESYNCD: &str = "/run/systemd/timesync/synchronized";
+
+/// Whether the machine's clock is known to be right: systemd-timesyncd, or the kernel's time discipline, says so. `false` also
+/// where neither can be asked: the systemd unit forbids the second, because with the same call a clock can be set.
 #[must_use]
 pub fn is_synchronized() -> bool {
+    is_set(Path::new(SET_BY_TIMESYNCD)) || is_disciplined()
+}
+
+/// Whether there is a mark that the clock has been set.
+fn is_set(mark: &Path) -> bool {
+    mark.exists()
+}
+
+fn is_disciplined() -> bool {
     // SAFETY: all fields are integers, for which zero is a value; with `modes` zero nothing is changed.
     let mut state: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is valid for the time of the call.
@@ -143,6 +156,15 @@ pub fn is_synchronized() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_timesyncd_has_set_is_known_to_be_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("synchronized");
+        assert!(!is_set(&mark));
+        std::fs::write(&mark, "").unwrap();
+        assert!(is_set(&mark));
+    }
 
     #[test]
     fn rfc_3339_survives_a_round_trip_and_keeps_milliseconds() {

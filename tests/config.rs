@@ -100,6 +100,24 @@ fn check_lists_what_is_wrong_in_every_element_and_every_file_whatever_else_is_wr
     assert_eq!(lines.len(), 8, "{lines:#?}");
 }
 
+#[test]
+fn a_mistake_in_what_paths_refer_to_hides_no_other_file() {
+    for (wrong, own) in [
+        ("name = \"a/b\"", "{node}"),
+        ("name = \"n\"\nroot = 4", "{root}"),
+        ("name = \"n\"\nstate_dir = 4", "{state_dir}"),
+    ] {
+        let folder = folder_with(&format!(
+            "[node]\n{wrong}\n[broker]\nurl = \"mqtts://b\"\nca_file = \"missing.pem\"\n[conscience]\nrules_file = \"{own}.toml\"\n"
+        ));
+        let output = run(folder.path(), &["config", "check", "--config", "orchd.toml"]);
+        let said = err(&output);
+        // The file whose name cannot be known is not looked for.
+        let both = said.contains(": node.") && said.contains("broker.ca_file: `missing.pem` cannot be read");
+        assert!(both && said.ends_with("\n2 mistakes in the configuration\n"), "{said}");
+    }
+}
+
 /// A configuration that is right but for the file that one key names, and the lines that this key needs.
 fn naming(key: &str, value: &str) -> String {
     let (section, name) = key.split_once('.').unwrap();
@@ -339,6 +357,25 @@ fn init_asks_for_what_no_flag_gave() {
     assert_eq!(code(&output), 0, "{}", err(&output));
     assert!(err(&output).contains("This one is needed."));
     assert_eq!(code(&run(folder.path(), &["config", "check", "--config", "orchd.toml"])), 0);
+}
+
+#[test]
+fn init_asks_again_for_what_is_wrong_where_it_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child =
+        orchd(folder.path()).arg("init").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let answers = b"bad name\nn1\nhttp://x\nmqtts://broker\n\nsmoke\nnone\n/tmp/state\n";
+    child.stdin.take().unwrap().write_all(answers).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    let written = fs::read_to_string(folder.path().join("orchd.toml")).unwrap();
+    assert!(
+        written.contains("\nname = \"n1\"\n") && written.contains("\nurl = \"mqtts://broker\"\n"),
+        "{written}"
+    );
+    for key in ["node.name", "broker.url", "broker.auth"] {
+        assert!(err(&output).contains(key), "{key}: {}", err(&output));
+    }
 }
 
 #[test]

@@ -34,6 +34,52 @@ fn the_tour_ends_well_and_leaves_a_profile() {
 }
 
 #[test]
+fn it_listens_on_whatever_address_of_this_machine_it_is_told() {
+    for listen in ["127.0.0.2:0", "[::1]:0", "0.0.0.0:0"] {
+        if std::net::TcpListener::bind(listen).is_err() {
+            println!("skipped: this machine has no {listen}");
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let out =
+            orchd().args(["demo", "--once", "--listen", listen, "--dir"]).arg(dir.path()).output().unwrap();
+        assert!(out.status.success(), "{listen}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+#[test]
+fn it_replaces_no_configuration_that_it_has_not_written() {
+    for name in ["orchd.toml", "client.toml"] {
+        let dir = tempfile::tempdir().unwrap();
+        let theirs = dir.path().join(name);
+        std::fs::write(&theirs, "x").unwrap();
+        let out = orchd()
+            .args(["demo", "--once", "--listen", "127.0.0.1:0", "--dir"])
+            .arg(dir.path())
+            .output()
+            .unwrap();
+        let error = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.code() == Some(1) && error.contains(name) && error.contains("--dir"), "{error}");
+        assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "x");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else was made");
+    }
+}
+
+#[test]
+fn a_tour_that_nobody_can_read_has_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let status = orchd()
+        .args(["demo", "--once", "--listen", "127.0.0.1:0", "--dir"])
+        .arg(dir.path())
+        .stdout(full)
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
 fn a_port_that_is_taken_is_named_with_what_to_do() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -61,8 +107,9 @@ impl Drop for Demo {
 fn the_commands_it_prints_work_when_pasted_and_ctrl_c_ends_it() {
     let dir = tempfile::tempdir().unwrap();
     let child = orchd()
-        .args(["demo", "--listen", "127.0.0.1:0", "--dir"])
-        .arg(dir.path())
+        .args(["demo", "--listen", "127.0.0.2:0", "--dir"])
+        // As a shell would not take it unasked.
+        .arg(dir.path().join("it's a $demo"))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

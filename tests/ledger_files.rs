@@ -21,11 +21,16 @@ fn orchd(config: &Path, words: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// That it ended with an error of its own, and what it said.
-fn refused(output: &Output) -> String {
+/// That it ended with this code, and what it said.
+fn ended(output: &Output, code: i32) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(output.status.code(), Some(code), "{said}");
     said
+}
+
+/// That it ended so that the unit does not start it again, because a person has to act; and what it said.
+fn refused(output: &Output) -> String {
+    ended(output, 2)
 }
 
 async fn node(name: &str) -> Option<(Mosquitto, Daemon)> {
@@ -37,7 +42,7 @@ async fn node(name: &str) -> Option<(Mosquitto, Daemon)> {
 #[tokio::test]
 async fn a_second_daemon_on_the_same_folder_is_refused_and_the_first_serves_on() {
     let Some((_broker, mut daemon)) = node("first").await else { return };
-    let said = refused(&orchd(&daemon.config(), &["run"]));
+    let said = ended(&orchd(&daemon.config(), &["run"]), 1);
     assert!(said.contains("another orchd is running"), "{said}");
     // Its control socket too is still its own.
     let called = orchd(&daemon.config(), &["call", "node/ping", "{}"]);

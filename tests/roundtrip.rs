@@ -298,6 +298,11 @@ async fn every_node_answers_to_all_and_exactly_one_to_any() {
         let verdict = app.ok("orch/any/conscience/evaluate", json!({ "action": "rest" })).await;
         assert_eq!(verdict["approved"], true);
     }
+    for kept in [json!({ "action": "rest", "entity": "bob" }), json!({ "action": "rest", "remember": true })]
+    {
+        let refused = app.ask("orch/any/conscience/evaluate", kept).await;
+        assert_eq!(label(&refused), "invalid", "what is kept would be on one node by chance: {refused}");
+    }
     // A command is counted before its answer goes out, and each node takes its commands in order.
     for node in [&first, &second] {
         app.ok(&node.topic("node/ping"), json!({})).await;

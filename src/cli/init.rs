@@ -151,7 +151,7 @@ const QUESTIONS: [(&str, &str, Option<&str>, &str); 8] = [
     ("Folder of the node's state", "node.state_dir", Some("/var/lib/orchd"), ""),
 ];
 
-/// Asks for what `answers` lacks. An empty answer takes the default.
+/// Asks for what `answers` lacks, each until the answer is right. An empty answer takes the default.
 fn ask_all(
     answers: &mut BTreeMap<&'static str, String>,
     input: &mut impl BufRead,
@@ -164,9 +164,18 @@ fn ask_all(
         }
         let hostname = config::hostname();
         let default = if key == "node.name" { hostname.as_deref() } else { default };
-        let answer = ask(question, default, input, output)?;
-        if !answer.is_empty() {
-            answers.insert(key, answer);
+        loop {
+            let answer = ask(question, default, input, output)?;
+            if answer.is_empty() {
+                break;
+            }
+            match config::answer_to_toml(key, &from_working_folder(key, &answer)) {
+                Ok(_) => {
+                    answers.insert(key, answer);
+                    break;
+                }
+                Err(mistake) => writeln!(output, "{mistake}")?,
+            }
         }
     }
     Ok(())

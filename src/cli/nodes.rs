@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::client::text::{cell, short, span, table, when_of};
 use super::client::{self, Event, Failure, Question, Reach, Route};
 use super::{Exit, Shared, print};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 
 /// List who is online, since when, with version and load
 ///
@@ -66,13 +66,21 @@ fn show(nodes: &[Value]) -> String {
             // A name is what the others are told apart by.
             short(&cell(&node["node"]), 64),
             narrow("state"),
-            when_of(&node["since"], now),
+            since(node, now),
             narrow("version"),
             if online { narrow("load1") } else { String::new() },
             node["uptime_s"].as_i64().filter(|_| online).map_or_else(String::new, span),
         ]
     }));
     table(&rows)
+}
+
+/// Since when it is so. Of a node that was lost it may be known only that it was after its connection had been made.
+fn since(node: &Value, now: Timestamp) -> String {
+    match (when_of(&node["since"], now), when_of(&node["connected_since"], now)) {
+        (since, made) if since.is_empty() && !made.is_empty() => format!("after {made}"),
+        (since, _) => since,
+    }
 }
 
 #[cfg(test)]

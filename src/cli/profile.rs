@@ -175,7 +175,11 @@ impl Profile {
         files::write(path, &text, MODE, true)
     }
 
-    fn to_toml(&self, folder: &Path) -> Result<String, toml::ser::Error> {
+    /// The text of a profile in `folder`.
+    ///
+    /// # Errors
+    /// A path that has no form in TOML.
+    pub(super) fn to_toml(&self, folder: &Path) -> Result<String, toml::ser::Error> {
         #[derive(Serialize)]
         struct Out<'a> {
             root: &'a str,

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Shared, complain, need, report, run_async};
 use crate::config::{self, Config, LogFormat, Provenance, Role};
-use crate::node::{self, Ports, Signals};
+use crate::node::{self, Ports, RunError, Signals};
 use crate::observe::logging::{self, FilterHandle, Format};
 use crate::observe::systemd::Systemd;
 
@@ -51,8 +51,12 @@ impl Args {
             Ok(()) => Exit::Ok,
             Err(error) => {
                 tracing::error!(%error, "the node has ended");
-                complain(error);
-                Exit::Failed
+                complain(&error);
+                // The unit does not start again what ends in 2.
+                match error.downcast_ref::<RunError>() {
+                    Some(error) if error.needs_a_person() => Exit::Usage,
+                    _ => Exit::Failed,
+                }
             }
         }
     }

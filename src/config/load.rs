@@ -1,11 +1,11 @@
 //! From what was written to a checked configuration: each key is read by its own rules, then keys are held against
 //! each other, then the fields are filled. All mistakes are collected on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::keys::{Absent, Key, Role, keys};
-use super::kind::{Context, Kind, Value};
+use super::kind::{Context, Value};
 use super::mistake::{Mistake, Origin};
 use super::raw::{self, Entry, Raw, Written};
 use super::{Config, Sources, checks};
@@ -56,6 +56,8 @@ pub(super) struct Settled {
     /// The top of the file.
     top: Origin,
     pub(super) torn: bool,
+    /// Keys that refer to others which are written wrong, or missing: what they stand for is not known.
+    uncertain: BTreeSet<&'static str>,
 }
 
 impl Settled {
@@ -95,10 +97,8 @@ pub(super) fn load(sources: &Sources) -> Result<(Config, Provenance), Vec<Mistak
 /// See [`super::survey`].
 pub(super) fn survey(sources: &Sources) -> (Provenance, Vec<Mistake>) {
     let (mut settled, mistakes) = settle(sources);
-    // What a wrong key stands for is not known, and so no path that refers to it.
-    let unknown = PLACEHOLDERS.iter().any(|(path, _)| settled.value(path).is_none());
-    let paths = keys().filter(|key| !unknown || !matches!(key.kind, Kind::Path(_) | Kind::Paths(_)));
-    let known = paths.filter_map(|key| Some((key, settled.settings.remove(key.path)?)));
+    let certain = keys().filter(|key| !settled.uncertain.contains(key.path)).collect::<Vec<_>>();
+    let known = certain.into_iter().filter_map(|key| Some((key, settled.settings.remove(key.path)?)));
     (Provenance(known.collect()), mistakes)
 }
 
@@ -109,7 +109,7 @@ fn settle(sources: &Sources) -> (Settled, Vec<Mistake>) {
         true => Origin::NoFile,
         false => Origin::File { path: sources.path.clone(), line: 1 },
     };
-    let mut settled = Settled { settings: BTreeMap::new(), sections, top, torn };
+    let mut settled = Settled { settings: BTreeMap::new(), sections, top, torn, uncertain: BTreeSet::new() };
     let mut reader = Reader::new(sources);
     for key in keys() {
         let setting = reader.settle(key, &entries, &mut mistakes);
@@ -118,9 +118,15 @@ fn settle(sources: &Sources) -> (Settled, Vec<Mistake>) {
             // Where the key is wrong, its example keeps what follows from being blamed for it.
             let text = match setting.as_ref().and_then(|s| s.value.as_ref()) {
                 Some(Value::Text(text)) => text.clone(),
-                _ => key.sample_toml().trim_matches('"').to_owned(),
+                _ => {
+                    reader.unknown.push(placeholder);
+                    key.sample_toml().trim_matches('"').to_owned()
+                }
             };
             reader.context.placeholders.push((placeholder, text));
+        }
+        if reader.is_uncertain(key, &entries) {
+            settled.uncertain.insert(key.path);
         }
         if let Some(setting) = setting {
             settled.settings.insert(key.path, setting);
@@ -168,13 +174,15 @@ struct Reader<'a> {
     context: Context,
     /// The folder of the configuration file.
     folder: PathBuf,
+    /// Placeholders that stand for what is not known.
+    unknown: Vec<&'static str>,
 }
 
 impl<'a> Reader<'a> {
     fn new(sources: &'a Sources) -> Self {
         let credentials = sources.environment.get("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let folder = sources.path.parent().map(Path::to_owned).unwrap_or_default();
-        Self { sources, context: Context { credentials, ..Context::default() }, folder }
+        Self { sources, context: Context { credentials, ..Context::default() }, folder, unknown: Vec::new() }
     }
 
     /// The last value written for `key`, or what stands for it; `None` when what was written is wrong.
@@ -208,6 +216,18 @@ impl<'a> Reader<'a> {
                 }
             }
         })
+    }
+
+    /// Whether the value of `key` refers to another that is not known.
+    fn is_uncertain(&self, key: &Key, entries: &[Entry]) -> bool {
+        let default = match key.absent {
+            Absent::Value(toml) | Absent::StateDirectory(toml) => raw::literal(toml),
+            Absent::Required(_) | Absent::Unset | Absent::Hostname => None,
+        };
+        let written =
+            entries.iter().rev().find(|entry| entry.key.path == key.path).map(|entry| &entry.written);
+        let in_force = written.or(default.as_ref());
+        in_force.is_some_and(|written| self.unknown.iter().any(|placeholder| written.mentions(placeholder)))
     }
 
     fn absent(&mut self, key: &Key) -> Setting {

@@ -107,7 +107,7 @@ fn read(path: &Path) -> Result<String, Mistake> {
 }
 
 /// What could be read of a configuration, and every mistake in the rest, in no order: for who looks at the files that it names
-/// whatever else is wrong. Without a value for `node.root`, `node.name` or `node.state_dir`, paths are left out.
+/// whatever else is wrong. Keys that refer to `node.root`, `node.name` or `node.state_dir` where these are wrong are left out.
 #[must_use]
 pub fn survey(sources: &Sources) -> (Provenance, Vec<Mistake>) {
     load::survey(sources)

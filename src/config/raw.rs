@@ -30,6 +30,15 @@ pub(super) enum Written {
 }
 
 impl Written {
+    /// Whether `text` occurs in it.
+    pub(super) fn mentions(&self, text: &str) -> bool {
+        match self {
+            Self::Text(own) | Self::Plain(own) => own.contains(text),
+            Self::List(items) => items.iter().any(|item| item.mentions(text)),
+            Self::Bool(_) | Self::Integer(_) | Self::Float(_) | Self::Other(_) => false,
+        }
+    }
+
     /// What it is, without its value.
     pub(super) fn describe(&self) -> &'static str {
         match self {

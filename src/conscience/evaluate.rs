@@ -23,6 +23,7 @@ use crate::engine::command::{Answer, Call, EndingOf};
 use crate::engine::jobs::Progress;
 use crate::ledger::Unit;
 use crate::policy::EVALUATION_LIMIT;
+use crate::wire::topic::Target;
 use crate::wire::{Code, Fault};
 
 /// Time that the bodies of rules may take in the ledger's writer, for which everybody waits: enough for most, and rarely
@@ -69,6 +70,17 @@ impl Question {
         let Evaluate { action, context, entity, remember } = request;
         let subject = Subject::new(action, context, entity)?;
         Ok(Self { subject, remember, ruled: None, advice: Advice::default() })
+    }
+
+    /// Refuses what `any` node of a group may not do: which of them would keep it is a matter of chance.
+    pub(super) fn on(self, target: Target) -> Result<Self, Fault> {
+        if target == Target::Any && self.is_write() {
+            let field = if self.remember { "remember" } else { "entity" };
+            return Err(Fault::invalid(format!(
+                "{field}: `any` node is asked without it; ask a node by its name, which will keep it"
+            )));
+        }
+        Ok(self)
     }
 
     /// Whether its evaluation is put down, with all that follows from it, before it is answered.

@@ -77,7 +77,7 @@ pub fn commands() -> Vec<Entry<Conscience>> {
             "evaluate",
             "Judges an action by the rules, and by a model what they leave open; then it is a job",
             |conscience: &Arc<Conscience>, call, request: Evaluate| {
-                let mut question = Question::new(request)?;
+                let mut question = Question::new(request)?.on(call.target)?;
                 if conscience.takes_long(&mut question) {
                     return Ok(Either::Job);
                 }

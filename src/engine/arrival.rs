@@ -192,6 +192,7 @@ impl Engine {
                 signed_with: from.asker.nonce.as_ref().map(|nonce| nonce.key_id.clone()),
                 message_id: from.address.message_id.clone(),
                 received: from.received,
+                target: from.target,
             },
             payload: from.request.map_or_else(
                 || Payload::new(from.address.encoding, Bytes::new()),

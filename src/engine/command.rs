@@ -102,6 +102,8 @@ pub struct Call {
     pub message_id: Option<String>,
     /// When the node received it.
     pub received: Timestamp,
+    /// Whether it was meant for this node alone, for all, or for any of a group.
+    pub target: Target,
 }
 
 /// A response and what was degraded while it was made.

@@ -20,6 +20,7 @@ use super::transaction::pending;
 use super::{Engine, inbox};
 use crate::clock::Timestamp;
 use crate::ledger::{Unit, Work, audit};
+use crate::wire::topic::Target;
 use crate::wire::{Code, Encoding, Fault, Outcome, Payload, Reply, Status};
 
 pub use super::progress::{Progress, Step};
@@ -235,6 +236,8 @@ impl Engine {
                         signed_with: None,
                         message_id: message_id.clone(),
                         received: accepted,
+                        // What only one node may do was refused before it was accepted.
+                        target: Target::Node,
                     },
                     payload: Payload::new(encoding, row.get::<_, Vec<u8>>(4)?.into()),
                     route: Route {

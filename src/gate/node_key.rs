@@ -36,6 +36,14 @@ pub enum NodeKeyError {
     Randomness,
 }
 
+impl NodeKeyError {
+    /// Whether it stays so until a person has changed something.
+    #[must_use]
+    pub const fn needs_a_person(&self) -> bool {
+        matches!(self, Self::Content(_))
+    }
+}
+
 /// The node's key, ready to derive from.
 pub struct NodeKey {
     key: hkdf::Prk,

@@ -54,6 +54,18 @@ pub enum GenerationError {
     },
 }
 
+impl GenerationError {
+    /// Whether it stays so until a person has changed something.
+    #[must_use]
+    pub const fn needs_a_person(&self) -> bool {
+        match self {
+            Self::NoCurrent(_) | Self::NoLedger(_) => true,
+            // The other process may be about to end.
+            Self::Locked(_) | Self::Io { .. } => false,
+        }
+    }
+}
+
 /// Whether a generation holds more than its ledger.
 fn has_others(folder: &Path) -> Result<bool, GenerationError> {
     let mut entries = fs::read_dir(folder).map_err(io_error(folder))?;

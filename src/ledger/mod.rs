@@ -105,6 +105,20 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether it stays so until a person has changed something.
+    #[must_use]
+    pub const fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Generation(error) => error.needs_a_person(),
+            Self::Migrate(MigrateError::Newer { .. }) => true,
+            Self::Migrate(MigrateError::Generation(error)) => error.needs_a_person(),
+            // A disk may come back, and space too.
+            Self::Migrate(_) | Self::Database { .. } | Self::Full(_) | Self::Io { .. } => false,
+        }
+    }
+}
+
 /// What shows that a node key was used: table, column, and which rows.
 const SEALED: [(&str, &str, &str); 4] = [
     ("audit_seal", "seal", "TRUE"),

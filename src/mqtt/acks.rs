@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rumqttc::{AsyncClient, ManualAck};
 use tokio::sync::mpsc;
@@ -16,7 +16,6 @@ use crate::engine::port::Ack;
 
 /// Hands out numbers in the order of receipt.
 pub(super) struct Acks {
-    next: u64,
     owed: Arc<Owed>,
     done: mpsc::Sender<(u64, Done)>,
 }
@@ -28,10 +27,25 @@ struct Done {
 }
 
 /// What has been received and not yet acknowledged.
-#[derive(Default)]
-struct Owed {
+#[derive(Debug, Default)]
+pub(super) struct Owed {
     count: AtomicUsize,
     bytes: AtomicUsize,
+    /// How many were received, and for how many of them the acknowledgement is on its way, since the connection was made.
+    received: AtomicU64,
+    settled: AtomicU64,
+}
+
+impl Owed {
+    /// How many were received on this connection.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Acquire)
+    }
+
+    /// Whether the acknowledgement of each is on its way: whatever is sent from now on goes out behind it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire) == self.received()
+    }
 }
 
 /// More is unacknowledged than the broker may send.
@@ -42,10 +56,15 @@ pub(super) fn channel(client: AsyncClient) -> (Acks, impl Future<Output = ()> + 
     // As many as can be owed at a time, so that handing one in never finds it full.
     let (done, receiver) = mpsc::channel(AT_LEAST_ONCE_QUEUE);
     let owed = Arc::new(Owed::default());
-    (Acks { next: 0, owed: owed.clone(), done }, send_in_order(client, receiver, owed))
+    (Acks { owed: owed.clone(), done }, send_in_order(client, receiver, owed))
 }
 
 impl Acks {
+    /// What has been received and not yet acknowledged.
+    pub(super) fn owed(&self) -> Arc<Owed> {
+        self.owed.clone()
+    }
+
     /// The acknowledgement of the delivery just received. The count never exceeds the broker's own, so that one which
     /// keeps to the Receive Maximum is never refused.
     pub(super) fn owe(&mut self, ack: ManualAck, bytes: usize) -> Result<Ack, TooMany> {
@@ -54,8 +73,7 @@ impl Acks {
         if count >= AT_LEAST_ONCE_QUEUE || (count >= REQUEST_QUEUE && weight >= AT_LEAST_ONCE_BYTES) {
             return Err(TooMany);
         }
-        let number = self.next;
-        self.next += 1;
+        let number = self.owed.received.fetch_add(1, Ordering::AcqRel);
         let (done, watched) = (self.done.clone(), self.done.clone());
         let complete = move || {
             // An error means that the connection is gone: the broker delivers the message again.
@@ -76,6 +94,7 @@ async fn send_in_order(client: AsyncClient, mut done: mpsc::Receiver<(u64, Done)
             if client.manual_ack(ack).await.is_err() {
                 return;
             }
+            owed.settled.fetch_add(1, Ordering::AcqRel);
         }
     }
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::SubscribeReasonCode;
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, Incoming, PublishOptions, PublishProperties,
-    SubscribeFilter,
+    AsyncClient, ConnectionError, Event, EventLoop, Incoming, PublishNoticeError, PublishOptions,
+    PublishProperties, SubscribeFilter,
 };
 use tokio::sync::mpsc;
 
@@ -30,6 +30,9 @@ pub enum CallError {
     /// Connected, but the broker does not allow it.
     #[error("the broker refused: {0}")]
     Refused(String),
+    /// The broker would end the connection for it.
+    #[error("the command is too large for the broker: it takes packets of at most {0} bytes")]
+    TooLarge(u32),
     /// Nothing came in time.
     #[error("no answer in time")]
     Timeout,
@@ -44,6 +47,10 @@ pub struct Message {
     pub payload: Bytes,
     /// Correlation Data.
     pub correlation_data: Option<Bytes>,
+    /// Whether the broker had kept it for those who subscribe later.
+    pub retained: bool,
+    /// What is left of its Message Expiry Interval, in seconds.
+    pub expires_in: Option<u32>,
 }
 
 /// What to publish.
@@ -65,6 +72,18 @@ pub struct Question {
     pub properties: Vec<(String, String)>,
 }
 
+impl Question {
+    /// What its PUBLISH takes, a few bytes more at most.
+    fn packet_bytes(&self) -> usize {
+        // Headers, lengths, packet identifier, Message Expiry Interval and Content Type.
+        const REST: usize = 48;
+        let user = self.properties.iter().map(|(name, value)| 5 + name.len() + value.len()).sum::<usize>();
+        let texts =
+            [&self.topic, &self.response_topic, &self.message_id].map(String::len).iter().sum::<usize>();
+        self.payload.len() + texts + self.correlation_data.len() + user + 5 + "message-id".len() + REST
+    }
+}
+
 /// What the poll task hears, in the order in which the broker said it.
 enum Heard {
     Message(Message),
@@ -75,6 +94,8 @@ enum Heard {
 pub struct Client {
     client: AsyncClient,
     heard: mpsc::Receiver<Heard>,
+    /// The broker's Maximum Packet Size, where it has one.
+    max_packet_bytes: Option<u32>,
     /// Messages that came before the answer to a subscription.
     early: VecDeque<Message>,
     poll: tokio::task::JoinHandle<Result<(), CallError>>,
@@ -97,7 +118,9 @@ impl Client {
         let connected = async {
             loop {
                 match event_loop.poll().await {
-                    Ok(Event::Incoming(Incoming::ConnAck(_))) => return Ok(()),
+                    Ok(Event::Incoming(Incoming::ConnAck(connack))) => {
+                        return Ok(connack.properties.and_then(|properties| properties.max_packet_size));
+                    }
                     Ok(_) => {}
                     Err(ConnectionError::ConnectionRefused(code)) => {
                         return Err(CallError::Refused(format!("{code:?}")));
@@ -106,10 +129,11 @@ impl Client {
                 }
             }
         };
-        tokio::time::timeout(limit, connected).await.map_err(|_| CallError::Timeout)??;
+        let max_packet_bytes =
+            tokio::time::timeout(limit, connected).await.map_err(|_| CallError::Timeout)??;
         let (sender, heard) = mpsc::channel(QUEUE);
         let poll = tokio::spawn(poll(event_loop, sender));
-        Ok(Self { client, heard, early: VecDeque::new(), poll })
+        Ok(Self { client, heard, max_packet_bytes, early: VecDeque::new(), poll })
     }
 
     /// Subscribes at QoS 1 and waits until the broker has granted it. What the broker sent before that, such as the
@@ -151,6 +175,9 @@ impl Client {
     /// # Errors
     /// See [`CallError`].
     pub async fn ask(&self, question: Question) -> Result<(), CallError> {
+        if let Some(limit) = self.max_packet_bytes.filter(|limit| question.packet_bytes() > *limit as usize) {
+            return Err(CallError::TooLarge(limit));
+        }
         let properties = PublishProperties {
             response_topic: Some(question.response_topic),
             correlation_data: Some(question.correlation_data),
@@ -167,7 +194,12 @@ impl Client {
             .publish_tracked(question.topic, question.payload, options)
             .await
             .map_err(|error| unreachable(&error))?;
-        notice.wait_completion_async().await.map_err(|error| CallError::Refused(error.to_string()))
+        notice.wait_completion_async().await.map_err(|error| match error {
+            PublishNoticeError::V5PubAck(reason) => CallError::Refused(format!("{reason:?}")),
+            _ => CallError::Unreachable(
+                "the connection ended before the broker had taken the command".to_owned(),
+            ),
+        })
     }
 
     /// The next message.
@@ -211,11 +243,16 @@ fn unreachable(error: &rumqttc::ClientError) -> CallError {
 async fn poll(mut event_loop: EventLoop, sender: mpsc::Sender<Heard>) -> Result<(), CallError> {
     loop {
         let heard = match event_loop.poll().await {
-            Ok(Event::Incoming(Incoming::Publish(publish))) => Heard::Message(Message {
-                topic: String::from_utf8_lossy(&publish.topic).into_owned(),
-                payload: publish.payload,
-                correlation_data: publish.properties.and_then(|properties| properties.correlation_data),
-            }),
+            Ok(Event::Incoming(Incoming::Publish(publish))) => {
+                let properties = publish.properties.unwrap_or_default();
+                Heard::Message(Message {
+                    topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+                    payload: publish.payload,
+                    correlation_data: properties.correlation_data,
+                    retained: publish.retain,
+                    expires_in: properties.message_expiry_interval,
+                })
+            }
             Ok(Event::Incoming(Incoming::SubAck(granted))) => Heard::Subscribed(granted.return_codes),
             Ok(_) => continue,
             Err(ConnectionError::RequestsDone) => return Ok(()),

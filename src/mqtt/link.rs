@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v5::LastWillProperties;
 use rumqttc::{LastWill, MqttOptions};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -111,8 +112,9 @@ impl Link {
         let (at_least_once, first) = mpsc::channel(AT_LEAST_ONCE_QUEUE);
         let (at_most_once, second) = mpsc::channel(AT_MOST_ONCE_QUEUE);
         let (standing, watching) = watch::channel(None);
+        let publisher = Publisher::new(watching);
         let queues = Queues { at_least_once, at_most_once };
-        (Self { options, filters, clock, backoff, queues, standing }, Publisher::new(watching), first, second)
+        (Self { options, filters, clock, backoff, queues, standing }, publisher, first, second)
     }
 
     /// Keeps the connection up until `close` is cancelled; then says goodbye and returns. `renew` asks for a new
@@ -188,7 +190,16 @@ impl Link {
     ) -> End {
         let will = hooks.presence.will();
         let qos = if will.at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-        let will = LastWill::new(will.topic, will.payload.to_vec(), qos, will.retain, None);
+        let properties = LastWillProperties {
+            delay_interval: None,
+            payload_format_indicator: None,
+            message_expiry_interval: will.expires_in,
+            content_type: Some(will.encoding.content_type().to_owned()),
+            response_topic: None,
+            correlation_data: None,
+            user_properties: Vec::new(),
+        };
+        let will = LastWill::new(will.topic, will.payload.to_vec(), qos, will.retain, Some(properties));
         let options = match self.build(self.options.clone(), Some(will)).await {
             Ok(options) => options,
             Err(reason) => return End::Failed { reason, stood: false, dropped: false },

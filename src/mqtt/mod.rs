@@ -20,7 +20,7 @@ mod trial;
 pub use client::{CallError, Client, Message, Question};
 pub use connect::{ConnectOptions, Login, SetupError};
 pub use link::{Hooks, Link, Presence};
-pub use publisher::Publisher;
+pub use publisher::{Publisher, TOO_LARGE};
 
 /// Receive Maximum that the node announces: commands that may be unacknowledged at the same time.
 pub const RECEIVE_MAXIMUM: u16 = 64;

@@ -1,16 +1,24 @@
 //! Publishing on the present connection, whichever that is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, PublishNoticeError, PublishOptions, PublishProperties};
+use rumqttc::{AsyncClient, ClientError, PublishNoticeError, PublishOptions, PublishProperties};
 use tokio::sync::watch;
 
+use super::acks::Owed;
 use crate::engine::command::BoxFuture;
 use crate::engine::port::{Outgoing, Publication, Publish};
 
 /// Longest wait for a PUBACK on a connection that stands. After that the message counts as unsent; if the broker has it
 /// all the same, its consumer sees it twice, with the same id.
 const PUBACK_LIMIT: Duration = Duration::from_secs(20);
+
+/// The pause between two looks whether all that was received has been acknowledged.
+const SETTLED_PAUSE: Duration = Duration::from_millis(2);
+
+/// The reason of a publication that was refused here, because the broker would end the connection for it.
+pub const TOO_LARGE: &str = "packet_too_large";
 
 /// What a PUBLISH adds to topic, payload and properties, generously.
 const PACKET_OVERHEAD: usize = 64;
@@ -21,6 +29,10 @@ pub(super) struct Standing {
     pub(super) client: AsyncClient,
     /// The broker's Maximum Packet Size.
     pub(super) max_packet_bytes: usize,
+    /// The shared subscriptions among the filters.
+    pub(super) shared: Arc<[String]>,
+    /// What has been received, and acknowledged.
+    pub(super) owed: Arc<Owed>,
 }
 
 /// Publishes on the connection that stands at the moment.
@@ -32,6 +44,25 @@ pub struct Publisher {
 impl Publisher {
     pub(super) const fn new(standing: watch::Receiver<Option<Standing>>) -> Self {
         Self { standing }
+    }
+
+    /// Gives up the node's share of what any node of its group may answer: the broker keeps the session, and would go on
+    /// handing a part of it to a node that is gone. Resolves when what the broker had for this node before it knew has been
+    /// acknowledged, at most after `limit`.
+    pub async fn leave_shares(&self, limit: Duration) {
+        let Some(standing) = self.standing.borrow().clone() else { return };
+        if standing.shared.is_empty() {
+            return;
+        }
+        let mut has_left = false;
+        // An error means that the connection has ended.
+        let _ = tokio::time::timeout(limit, standing.leave_shares(&mut has_left)).await;
+        if !has_left {
+            tracing::warn!(
+                "the broker has not ended the node's shared subscriptions: it may keep commands to `any` for this node \
+                 until it is there again"
+            );
+        }
     }
 }
 
@@ -52,6 +83,28 @@ impl Publish for Publisher {
 }
 
 impl Standing {
+    /// A broker that has more for the node than may be in flight sends it as it is acknowledged, after the subscription has
+    /// ended too: asked again, it answers behind that. So it goes on until an answer brings nothing new.
+    async fn leave_shares(&self, has_left: &mut bool) -> Result<(), ClientError> {
+        let mut before = None;
+        loop {
+            let filters = self.shared.iter().cloned();
+            let notice = self.client.unsubscribe_many_tracked(filters).await?;
+            if notice.wait_async().await.is_err() {
+                return Ok(());
+            }
+            *has_left = true;
+            while !self.owed.is_settled() {
+                tokio::time::sleep(SETTLED_PAUSE).await;
+            }
+            let received = Some(self.owed.received());
+            if received == before {
+                return Ok(());
+            }
+            before = received;
+        }
+    }
+
     pub(super) async fn publish(&self, message: Outgoing) -> Publication {
         let size = message.payload.len()
             + message.topic.len()
@@ -59,7 +112,7 @@ impl Standing {
             + PACKET_OVERHEAD;
         // A packet over the broker's limit would end the connection, and again on the next one.
         if size > self.max_packet_bytes {
-            return Publication::Refused("packet_too_large");
+            return Publication::Refused(TOO_LARGE);
         }
         let properties = PublishProperties {
             message_expiry_interval: message.expires_in,

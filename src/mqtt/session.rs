@@ -1,5 +1,7 @@
 //! One connection, from CONNECT to its end. The only task that polls.
 
+use std::sync::Arc;
+
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{DisconnectReasonCode, RetainForwardRule};
 use rumqttc::{
@@ -65,6 +67,8 @@ pub(super) struct Session {
     queues: Queues,
     hooks: Hooks,
     filters: Vec<String>,
+    /// Those of the filters that are shared with other nodes.
+    shared: Arc<[String]>,
     /// Ends the tasks of this connection.
     over: CancellationToken,
 }
@@ -89,7 +93,8 @@ impl Session {
                 () = send_acks => {}
             }
         });
-        Ok(Self { client, event_loop, acks, queues, hooks, filters, over })
+        let shared = filters.iter().filter(|filter| filter.starts_with("$share/")).cloned().collect();
+        Ok(Self { client, event_loop, acks, queues, hooks, filters, shared, over })
     }
 
     /// Polls until the connection ends, or `close` is cancelled and the disconnect has gone out.
@@ -136,6 +141,8 @@ impl Session {
                     let now_standing = Standing {
                         client: self.client.clone(),
                         max_packet_bytes: announced.map_or(usize::MAX, |bytes| bytes as usize),
+                        shared: self.shared.clone(),
+                        owed: self.acks.owed(),
                     };
                     standing.send_replace(Some(now_standing.clone()));
                     self.subscribe(now_standing, connack.session_present);

@@ -1,7 +1,7 @@
 //! The composition root: builds the parts, supervises them, shuts them down.
 //!
 //! [`run`] is a function of configuration, ports and signals; a test or the demo owns all three. The order of the
-//! shutdown: nothing new is admitted, handlers finish, the outbox is flushed, `offline` is published and acknowledged,
+//! shutdown: the shared subscriptions are ended, nothing new is admitted, handlers finish, the outbox is flushed, `offline` is published and acknowledged,
 //! the link says goodbye, the ledger closes. It takes at most 5 s, with the broker gone too.
 
 mod agenda;
@@ -50,6 +50,8 @@ use crate::wire::{Fault, Names};
 pub(crate) use audit::Shown as AuditRecord;
 pub use contents::{check_files, wrong_files};
 pub use declared::{EventDeclaration, event_declarations};
+
+pub use presence::WILL_EXPIRY_S;
 
 use presence::NodePresence;
 use running::{Running, shut_down};
@@ -117,6 +119,24 @@ pub enum RunError {
     /// A part that has to run for ever has ended.
     #[error("{0} ended unexpectedly; the process ends so that its supervisor starts it again")]
     CoreTaskEnded(&'static str),
+}
+
+impl RunError {
+    /// Whether a start fails in the same way until a person has changed something: to try again by itself is of no use.
+    #[must_use]
+    pub const fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Ledger(error) => error.needs_a_person(),
+            Self::Restore(error) => error.needs_a_person(),
+            Self::NodeKey(error) => error.needs_a_person(),
+            Self::Names
+            | Self::KeyMissing { .. }
+            | Self::TrustedKey(_)
+            | Self::Policy(_)
+            | Self::Rules { .. } => true,
+            Self::Service { .. } | Self::Llm(_) | Self::Io { .. } | Self::CoreTaskEnded(_) => false,
+        }
+    }
 }
 
 /// What the caller opened for the node.
@@ -258,7 +278,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         (config.broker.reconnect_min, config.broker.reconnect_max),
         clock.clone(),
     );
-    let publisher: Arc<dyn Publish> = Arc::new(publisher);
+    let (broker, publisher) = (publisher.clone(), Arc::new(publisher) as Arc<dyn Publish>);
     let jobs = Jobs::new(config.limits.jobs_in_flight);
     let (state, reload_asked) = NodeState::new(
         names.clone(),
@@ -387,7 +407,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         presence.ready("serving; connecting to the broker");
     }
     let ended = supervise(&mut core, signals, &running.guard, reload_asked, renew).await;
-    shut_down(&running, &engine, &presence, publisher.as_ref(), &ledger, &mut core).await;
+    shut_down(&running, &engine, &presence, &broker, &ledger, &mut core).await;
     ended
 }
 
@@ -454,7 +474,7 @@ async fn reload(signals: &Signals, guard: &Arc<Guard>, renew: &watch::Sender<u64
         }
         Err(error) => tracing::error!(error, "the configuration is wrong; the present one stays in force"),
     }
-    signals.systemd.ready("serving");
+    signals.systemd.reloaded();
 }
 
 /// An open gate is never silent.

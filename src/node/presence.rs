@@ -13,9 +13,13 @@ use super::state::{NodeState, State, Status};
 use crate::clock::Timestamp;
 use crate::engine::Events;
 use crate::engine::port::{Outgoing, Publish};
-use crate::mqtt::Presence;
+use crate::mqtt::{Presence, TOO_LARGE};
 use crate::observe::Condition;
 use crate::observe::systemd::Systemd;
+
+/// Message Expiry Interval of the last will, in seconds: ten years. The broker counts it down while it keeps the message,
+/// which tells when it was published: the will itself cannot know when the connection will be lost.
+pub const WILL_EXPIRY_S: u32 = 10 * 365 * 86_400;
 
 /// Retained on `events/capabilities`: what the node can do.
 #[derive(Serialize, JsonSchema)]
@@ -171,8 +175,9 @@ impl Presence for NodePresence {
 
     fn will(&self) -> Outgoing {
         let mut status = self.state.status(State::Offline, self.state.now(), Some("connection lost"));
+        status.connected_since = status.since.take();
         status.connected = false;
-        self.retained("status", &status)
+        Outgoing { expires_in: Some(WILL_EXPIRY_S), ..self.retained("status", &status) }
     }
 
     fn connected(&self, session_present: bool) {
@@ -205,6 +210,16 @@ impl Presence for NodePresence {
     }
 
     fn publications_refused(&self, reason: &'static str) {
+        if reason == TOO_LARGE {
+            // It serves all the same: what is missing is seen by who looks for it alone.
+            tracing::error!(
+                reason,
+                "the broker takes no packet as large as what the node publishes of itself; raise its largest packet size"
+            );
+            let message = "the broker takes no packet as large as what the node publishes of itself";
+            self.tell_error("publications_refused", message);
+            return;
+        }
         self.state.health().set(Condition::Admitted, false);
         tracing::error!(
             reason,

@@ -1,7 +1,7 @@
 //! A node while it runs, and how it ends.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -20,11 +20,15 @@ use crate::gate::keys::Keys;
 use crate::ledger::Ledger;
 use crate::llm::Llm;
 use crate::memory::Memory;
+use crate::mqtt::Publisher;
 use crate::observe::health::STALL_AFTER;
 use crate::observe::{Condition, Health, Metrics};
 
 /// Seconds from one look at what ends, and at the files of the link, to the next.
 const EXPIRY_TICKS: u32 = 10;
+
+/// How long the broker may take to end the shared subscriptions during a shutdown; of the time that handlers have.
+const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long handlers may take to finish during a shutdown.
 const HANDLERS_LIMIT: Duration = Duration::from_secs(2);
@@ -162,12 +166,15 @@ pub(super) async fn shut_down(
     running: &Running,
     engine: &Engine,
     presence: &NodePresence,
-    publisher: &dyn Publish,
+    publisher: &Publisher,
     ledger: &Ledger,
     core: &mut JoinSet<&'static str>,
 ) {
     running.health.set(Condition::Serving, false);
-    engine.drain(HANDLERS_LIMIT, FLUSH_LIMIT).await;
+    let began = Instant::now();
+    // While commands are still taken: what the broker hands over until it has heard is answered here.
+    publisher.leave_shares(LEAVE_LIMIT).await;
+    engine.drain(HANDLERS_LIMIT.saturating_sub(began.elapsed()), FLUSH_LIMIT).await;
     // First, so that no heartbeat says `online` after the goodbye.
     running.stop.cancel();
     let goodbye = tokio::time::timeout(GOODBYE_LIMIT, publisher.publish(presence.goodbye())).await;

@@ -42,9 +42,13 @@ pub struct Status {
     pub node: String,
     /// Online or offline.
     pub state: State,
-    /// When this state began. In the last will, which the broker publishes when the connection is lost: when that
-    /// connection was made.
-    pub since: Timestamp,
+    /// When this state began. Absent in the last will, which is written before that: since then as many seconds have passed
+    /// as the broker has taken off the message's Message Expiry Interval of 315,360,000 s (ten years).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// When the connection was made that was lost. Only in the last will.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connected_since: Option<Timestamp>,
     /// Why it is offline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
@@ -55,8 +59,7 @@ pub struct Status {
     /// Seconds since the process started.
     pub uptime_s: u64,
     /// Load average of the machine over one minute.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub load1: Option<f64>,
+    pub load1: f64,
     /// Resident memory of the process in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rss_bytes: Option<u64>,
@@ -235,7 +238,8 @@ impl NodeState {
         Status {
             node: self.names.node().to_owned(),
             state,
-            since,
+            since: Some(since),
+            connected_since: None,
             reason,
             started: self.started,
             version: env!("CARGO_PKG_VERSION"),

@@ -7,6 +7,7 @@
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fmt::Write, io};
 
@@ -19,6 +20,14 @@ use super::health::Health;
 pub struct Systemd {
     socket: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
+    told: Mutex<Told>,
+}
+
+/// What it has been told.
+#[derive(Debug, Default)]
+struct Told {
+    is_ready: bool,
+    status: String,
 }
 
 impl Systemd {
@@ -32,20 +41,32 @@ impl Systemd {
         let number = |name| env(name).and_then(|value| value.to_str()?.parse::<u64>().ok());
         let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|&usec| ours && usec > 0).map(Duration::from_micros);
-        Self { socket, watchdog }
+        Self { socket, watchdog, told: Mutex::default() }
     }
 
     /// The node serves; `status` is what `systemctl status` shows.
     pub fn ready(&self, status: &str) {
+        *self.told() = Told { is_ready: true, status: status.to_owned() };
         self.send(&format!("READY=1\n{}", status_line(status)));
     }
 
-    /// The node reads its configuration anew; [`Systemd::ready`] must follow. Carries the time that
-    /// `Type=notify-reload` asks for.
+    /// The node reads its configuration anew; [`Systemd::reloaded`] must follow. Carries the time that
+    /// `Type=notify-reload` asks for. A node that is not ready yet says nothing: to systemd it is still starting.
     pub fn reloading(&self) {
+        if !self.told().is_ready {
+            return;
+        }
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}\n"));
+    }
+
+    /// The configuration has been read: all is as it was before.
+    pub fn reloaded(&self) {
+        let told = self.told();
+        if told.is_ready {
+            self.send(&format!("READY=1\n{}", status_line(&told.status)));
+        }
     }
 
     /// The node stops.
@@ -55,6 +76,7 @@ impl Systemd {
 
     /// What `systemctl status` shows from now on.
     pub fn status(&self, status: &str) {
+        status.clone_into(&mut self.told().status);
         self.send(&status_line(status));
     }
 
@@ -76,6 +98,10 @@ impl Systemd {
                 Err(stalled) => tracing::error!(?stalled, "no watchdog ping: a core task is stalled"),
             }
         }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send(&self, message: &str) {
@@ -154,6 +180,22 @@ mod tests {
         assert_eq!(manager.received().unwrap(), "STATUS=offline\n");
         systemd.stopping();
         assert_eq!(manager.received().unwrap(), "STOPPING=1\nSTATUS=stopping\n");
+    }
+
+    #[test]
+    fn a_reload_does_not_make_a_node_ready_and_changes_nothing_of_what_was_said() {
+        let manager = Manager::new();
+        let systemd = manager.connect(None);
+        systemd.reloading();
+        systemd.reloaded();
+        assert_eq!(manager.received(), None);
+        systemd.ready("serving");
+        systemd.status("serving; not connected to the broker");
+        systemd.reloading();
+        systemd.reloaded();
+        let told: Vec<_> = std::iter::from_fn(|| manager.received()).collect();
+        assert!(told.len() == 4 && told[2].starts_with("RELOADING=1\n"), "{told:?}");
+        assert_eq!(told[3], "READY=1\nSTATUS=serving; not connected to the broker\n");
     }
 
     #[test]

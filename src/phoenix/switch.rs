@@ -63,6 +63,18 @@ pub enum SwitchError {
 }
 
 impl SwitchError {
+    /// Whether it stays so until a person has changed something.
+    #[must_use]
+    pub const fn needs_a_person(&self) -> bool {
+        match self {
+            Self::OtherKey(_) => true,
+            Self::Generation(error) => error.needs_a_person(),
+            Self::Open(error) => error.needs_a_person(),
+            Self::Key(error) => error.needs_a_person(),
+            Self::Database(_) | Self::Ledger(_) | Self::Io { .. } => false,
+        }
+    }
+
     /// Whether it is for want of space.
     pub(super) fn is_full(&self) -> bool {
         let of = |error: &std::io::Error| error.kind() == std::io::ErrorKind::StorageFull;

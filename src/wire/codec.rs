@@ -74,6 +74,7 @@ impl Encoding {
         match self {
             Self::Json => serde_json::from_slice(bytes).map_err(|error| json_fault::<T>(bytes, &error)),
             Self::Cbor => {
+                let bytes = untagged(bytes);
                 let mut rest = bytes;
                 let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, MAX_DEPTH)
                     .map_err(|error| cbor_fault::<T>(bytes, &error))?;
@@ -110,22 +111,29 @@ fn cbor_fault<T: DeserializeOwned>(bytes: &[u8], error: &ciborium::de::Error<std
 /// Says in which field `value` is no `T`; only `message` where that cannot be told. Reading it a second time costs something,
 /// but only for what is refused.
 fn misfit<T: DeserializeOwned>(value: Option<serde_json::Value>, message: &str) -> Fault {
-    let located = value.and_then(|value| serde_path_to_error::deserialize::<_, T>(value).err());
-    Fault::invalid(located.map_or_else(
-        || without_values(message),
-        |error| {
-            let message = without_values(&error.inner().to_string());
-            match error.path().to_string() {
-                // The object itself.
-                path if path == "." => message,
-                path => format!("{}: {message}", path.chars().take(MAX_PATH_CHARS).collect::<String>()),
-            }
-        },
-    ))
+    Fault::invalid(locate::<T>(value).unwrap_or_else(|| without_values(message)))
+}
+
+/// The field in which `value` is no `T`, and what is wrong with it; `None` where it is one.
+pub(super) fn locate<T: DeserializeOwned>(value: Option<serde_json::Value>) -> Option<String> {
+    let located = serde_path_to_error::deserialize::<_, T>(value?).err();
+    located.map(|error| {
+        let message = without_values(&error.inner().to_string());
+        match error.path().to_string() {
+            // The object itself.
+            path if path == "." => message,
+            path => format!("{}: {message}", path.chars().take(MAX_PATH_CHARS).collect::<String>()),
+        }
+    })
+}
+
+/// CBOR without the tag that says only that it is CBOR: RFC 8949, section 3.4.6.
+pub(super) fn untagged(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(&[0xd9, 0xd9, 0xf7]).unwrap_or(bytes)
 }
 
 /// serde quotes the offending value in some messages ("invalid type: string \"…\", expected f64"): keep the parts that
-/// describe the type, drop what was between quotation marks.
+/// describe the type, drop what was between quotation marks and the names of our own types.
 fn without_values(message: &str) -> String {
     let mut out = String::with_capacity(message.len().min(256));
     let mut quoted = false;
@@ -145,6 +153,11 @@ fn without_values(message: &str) -> String {
         if out.len() >= 256 {
             break;
         }
+    }
+    // What this program calls it is of no use to others.
+    if let Some(at) = out.find("expected struct ") {
+        out.truncate(at);
+        out.push_str("expected an object");
     }
     out
 }
@@ -185,7 +198,7 @@ impl Payload {
                 let trimmed = self.bytes.trim_ascii();
                 trimmed.is_empty() || trimmed == b"null"
             }
-            Encoding::Cbor => self.bytes.is_empty() || self.bytes.as_ref() == [0xf6],
+            Encoding::Cbor => matches!(untagged(&self.bytes), [] | [0xf6]),
         };
         if absent {
             return Encoding::Json.decode(b"{}");
@@ -193,7 +206,7 @@ impl Payload {
         // serde would take a list as the fields in the order of their declaration.
         let is_list = match self.encoding {
             Encoding::Json => self.bytes.trim_ascii_start().first() == Some(&b'['),
-            Encoding::Cbor => matches!(self.bytes.first(), Some(0x80..=0x9f)),
+            Encoding::Cbor => matches!(untagged(&self.bytes).first(), Some(0x80..=0x9f)),
         };
         if is_list {
             self.encoding.decode::<serde::de::IgnoredAny>(&self.bytes)?;

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::codec::{Encoding, Payload};
+use super::codec::{Encoding, MAX_DEPTH, Payload, locate, untagged};
 use super::fault::Fault;
 use crate::clock::Timestamp;
 
@@ -218,8 +218,15 @@ fn split_json(bytes: &Bytes) -> Result<(Option<Head>, Bytes), Fault> {
     }
     let probe: Probe = serde_json::from_slice(trimmed).map_err(|error| malformed_json(&error))?;
     let Some(payload) = probe.payload else { return Ok((None, bytes.clone())) };
-    let head: Head = serde_json::from_slice(trimmed).map_err(|error| malformed_json(&error))?;
+    let head: Head = serde_json::from_slice(trimmed).map_err(|error| {
+        wrong_member(serde_json::from_slice(trimmed).ok()).unwrap_or_else(|| malformed_json(&error))
+    })?;
     Ok((Some(head), bytes.slice_ref(payload.get().as_bytes())))
+}
+
+/// Names the member of an envelope's head that is wrong.
+fn wrong_member(head: Option<serde_json::Value>) -> Option<Fault> {
+    locate::<Head>(head).map(Fault::malformed)
 }
 
 fn malformed_json(error: &serde_json::Error) -> Fault {
@@ -236,7 +243,7 @@ fn split_cbor(bytes: &Bytes) -> Result<(Option<Head>, Bytes), Fault> {
     if bytes.is_empty() {
         return Ok((None, Bytes::new()));
     }
-    let Some((mut left, mut rest)) = map_header(bytes) else {
+    let Some((mut left, mut rest)) = map_header(untagged(bytes)) else {
         Encoding::Cbor.decode::<ciborium::Value>(bytes)?;
         return Ok((None, bytes.clone()));
     };
@@ -268,9 +275,11 @@ fn split_cbor(bytes: &Bytes) -> Result<(Option<Head>, Bytes), Fault> {
         return Err(Fault::malformed("bytes follow the CBOR item"));
     }
     let Some(payload) = payload else { return Ok((None, bytes.clone())) };
-    let head = ciborium::Value::Map(head)
-        .deserialized()
-        .map_err(|_| Fault::malformed("a member of the envelope has the wrong type"))?;
+    let head = ciborium::Value::Map(head);
+    let head = head.deserialized().map_err(|_| {
+        wrong_member(head.deserialized().ok())
+            .unwrap_or_else(|| Fault::malformed("a member of the envelope has the wrong type"))
+    })?;
     Ok((Some(head), payload))
 }
 
@@ -297,7 +306,7 @@ fn map_header(bytes: &[u8]) -> Option<(Option<u64>, &[u8])> {
 }
 
 fn next_item(rest: &mut &[u8]) -> Result<ciborium::Value, Fault> {
-    ciborium::de::from_reader_with_recursion_limit(rest, super::codec::MAX_DEPTH)
+    ciborium::de::from_reader_with_recursion_limit(rest, MAX_DEPTH)
         .map_err(|_| Fault::malformed("expected CBOR"))
 }
 
@@ -312,6 +321,43 @@ mod tests {
 
     fn read(properties: &Properties, text: &str) -> (Address, Result<Request, Fault>) {
         decode(properties, &Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn cbor() -> Properties {
+        Properties { content_type: Some("application/cbor".into()), ..Properties::default() }
+    }
+
+    #[test]
+    fn a_member_of_the_wrong_type_is_named_in_both_encodings() {
+        let wrong = [
+            ("message_id", json!({ "payload": {}, "message_id": 7 })),
+            ("timestamp", json!({ "payload": {}, "timestamp": "yesterday" })),
+            ("metadata.reply_to", json!({ "payload": {}, "metadata": { "reply_to": 5 } })),
+            ("metadata", json!({ "payload": {}, "metadata": "secret" })),
+        ];
+        for (member, envelope) in wrong {
+            let (_, json) = read(&Properties::default(), &envelope.to_string());
+            let mut bytes = Vec::new();
+            ciborium::into_writer(&envelope, &mut bytes).unwrap();
+            let (_, cbor) = decode(&cbor(), &bytes.into());
+            for fault in [json.unwrap_err(), cbor.unwrap_err()] {
+                assert_eq!(fault.code, Code::Malformed);
+                assert!(fault.message.starts_with(&format!("{member}: ")), "{}", fault.message);
+                assert!(!fault.message.contains("struct"), "{}", fault.message);
+                assert!(!fault.message.contains("secret") && !fault.message.contains("yesterday"));
+            }
+        }
+    }
+
+    #[test]
+    fn cbor_may_say_that_it_is_cbor() {
+        for question in [json!({ "a": 1 }), json!({ "message_id": "m1", "payload": { "a": 1 } })] {
+            let mut bytes = vec![0xd9, 0xd9, 0xf7];
+            ciborium::into_writer(&question, &mut bytes).unwrap();
+            let (address, request) = decode(&cbor(), &bytes.into());
+            assert_eq!(request.unwrap().payload.decode::<Value>().unwrap(), json!({ "a": 1 }));
+            assert_eq!(address.message_id.is_some(), question["payload"].is_object());
+        }
     }
 
     #[test]

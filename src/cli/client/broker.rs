@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::profile::Profile;
-use super::{Answer, Event, Failure, Question, text};
-use crate::clock::{Clock, Timestamp};
+use super::{Answer, Event, Failure, Question, status};
+use crate::clock::Clock;
 use crate::gate::signer::{Command, Signer};
 use crate::mqtt::{self, Client, Message};
 use crate::node as daemon;
@@ -137,13 +137,11 @@ impl Exchange {
             return Ok(());
         }
         self.known = true;
-        let status: serde_json::Value = serde_json::from_slice(&message.payload).unwrap_or_default();
-        if status["state"] != "offline" {
-            return Ok(());
+        let now = Clock::system().now();
+        match status::absence(&status::of(message, now), now) {
+            None => Ok(()),
+            Some(since) => Err(Failure::Offline { node: self.names.node().to_owned(), since }),
         }
-        let since = status["since"].as_str().and_then(|since| Timestamp::parse(since).ok());
-        let since = since.map(|since| format!(" since {}", text::when(since, Clock::system().now())));
-        Err(Failure::Offline { node: self.names.node().to_owned(), since: since.unwrap_or_default() })
     }
 }
 
@@ -202,8 +200,9 @@ pub(super) async fn statuses(profile: &Profile, node: Option<&str>) -> Result<Ve
         // When this is granted most brokers have sent what they retain; those that take longer get a moment.
         client.subscribe(&[inbox(profile)]).await?;
         while let Ok(message) = timeout(RETAINED_PAUSE, client.next()).await {
-            let event = event(&message?);
-            found.insert(event.topic.clone(), event);
+            let message = message?;
+            let payload = status::of(&message, Clock::system().now());
+            found.insert(message.topic.clone(), Event { topic: message.topic, payload });
         }
         Ok(())
     };

@@ -53,7 +53,7 @@ pub(in crate::cli) enum Failure {
     Offline {
         /// Which node.
         node: String,
-        /// Since when, in words; empty where it did not say.
+        /// Since when, in words that follow; empty where it did not say.
         since: String,
     },
     /// No answer in time.

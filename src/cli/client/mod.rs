@@ -6,6 +6,7 @@
 mod broker;
 mod failure;
 mod socket;
+mod status;
 pub(super) mod text;
 
 use std::path::{Path, PathBuf};

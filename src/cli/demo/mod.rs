@@ -42,6 +42,14 @@ impl DemoError {
     }
 }
 
+/// Prints a part of the tour; without its output the demo is of no use.
+fn say(text: &str) -> Result<(), DemoError> {
+    match print(text) {
+        Exit::Ok => Ok(()),
+        _ => Err(DemoError("nobody can read it".to_owned())),
+    }
+}
+
 impl Args {
     /// Runs the demo.
     pub(super) fn run(&self) -> Exit {
@@ -72,14 +80,19 @@ impl Args {
             stage = Stage::set_up(&self.dir, self.listen) => stage?,
             _ = interrupted.recv() => return Ok(()),
         };
-        print(&stage.introduction());
-        let toured = tokio::select! {
-            toured = tour::run(&stage) => toured,
+        let tour = async {
+            say(&stage.introduction())?;
+            tour::run(&stage).await
+        };
+        let mut toured = tokio::select! {
+            toured = tour => toured,
             _ = interrupted.recv() => Ok(()),
             _ = terminated.recv() => Ok(()),
         };
         if toured.is_ok() && !self.once {
-            print(&stage.what_next());
+            toured = say(&stage.what_next());
+        }
+        if toured.is_ok() && !self.once {
             tokio::select! {
                 _ = interrupted.recv() => {}
                 _ = terminated.recv() => {}

@@ -1,7 +1,8 @@
 //! What the demo plays on: certificates, keys, a broker, a node, and a client's profile, all in one folder.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,9 @@ const ROOT: &str = "orch";
 const ISSUER: &str = "orchd-demo";
 const AUDIENCE: &str = "orch";
 
+/// The first line of each configuration file here: what has another one is left alone.
+const WRITTEN: &str = "# Written by `orchd demo` at each start.";
+
 /// How long the client's token is valid.
 const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
@@ -64,6 +68,10 @@ impl Stage {
     /// Makes what is missing in `folder`, and starts broker and node.
     pub(super) async fn set_up(folder: &Path, listen: SocketAddr) -> Result<Self, DemoError> {
         let folder = std::path::absolute(folder).map_err(|error| DemoError::new(folder.display(), error))?;
+        let (config_file, profile_file) = (folder.join("orchd.toml"), folder.join("client.toml"));
+        for file in [&config_file, &profile_file] {
+            only_ours(file)?;
+        }
         private_folder(&folder)?;
         let clock = Clock::system();
         let authority = TrialAuthority::open_or_create(&folder.join("certs"), clock.now())
@@ -101,8 +109,7 @@ impl Stage {
         write_private(&token_file, &token)?;
 
         let ca_file = authority.certificate();
-        let url = BrokerUrl { tls: true, host: "localhost".to_owned(), port: broker.addr().port() };
-        let config_file = folder.join("orchd.toml");
+        let url = BrokerUrl { tls: true, host: host(listen.ip()), port: broker.addr().port() };
         write_private(&config_file, &node_config(&url, &folder, &ca_file, &key_file))?;
         let profile = Profile {
             url,
@@ -115,8 +122,8 @@ impl Stage {
             timeout: Duration::from_secs(10),
             api_key_file: Some(api_key_file.clone()),
         };
-        let profile_file = folder.join("client.toml");
-        profile.write(&profile_file).map_err(|error| DemoError::new(profile_file.display(), error))?;
+        let text = profile.to_toml(&folder).map_err(|error| DemoError::new(profile_file.display(), error))?;
+        write_private(&profile_file, &format!("{WRITTEN}\n\n{text}"))?;
 
         let shutdown = CancellationToken::new();
         let node_ended = CancellationToken::new();
@@ -154,24 +161,20 @@ impl Stage {
 
     /// Commands to paste into another terminal.
     pub(super) fn what_next(&self) -> String {
-        let program =
-            std::env::current_exe().map_or_else(|_| "orchd".to_owned(), |path| path.display().to_string());
-        let profile = self.folder.join("client.toml");
-        let config = self.folder.join("orchd.toml");
-        let config = config.display();
-        let (profile, ca, token) = (profile.display(), self.ca_file.display(), self.token_file.display());
-        let port = self.broker.addr().port();
-        let key =
-            format!("-D publish user-property authorization \"Bearer $(cat '{}')\"", self.key_file.display());
-        let login =
-            format!("-h localhost -p {port} --cafile '{ca}' -u {CLIENT} -P \"$(cat '{token}')\" -V mqttv5");
+        let program = std::env::current_exe().map_or_else(|_| "orchd".to_owned(), |path| pasted(&path));
+        let profile = pasted(&self.folder.join("client.toml"));
+        let config = pasted(&self.folder.join("orchd.toml"));
+        let (ca, token, key) = (pasted(&self.ca_file), pasted(&self.token_file), pasted(&self.key_file));
+        let BrokerUrl { host, port, .. } = &self.profile.url;
+        let key = format!("-D publish user-property authorization \"Bearer $(cat {key})\"");
+        let login = format!("-h {host} -p {port} --cafile {ca} -u {CLIENT} -P \"$(cat {token})\" -V mqttv5");
         let (store, inbox) = (self.names.command("memory/store"), self.names.inbox(CLIENT));
         let metrics = self
             .metrics
             .map_or_else(String::new, |address| format!("\nFigures and health:\n\n  curl http://{address}/metrics\n  curl http://{address}/health/ready\n"));
         format!(
             "The node stays up until Ctrl-C. In another terminal:\n\n\
-             \x20 export ORCHD_PROFILE='{profile}'\n\
+             \x20 export ORCHD_PROFILE={profile}\n\
              \x20 {program} evaluate 'lie to a customer about the price'\n\
              \x20 {program} remember 'the pump in hall 3 rattles' --tag pump\n\
              \x20 {program} recall pump\n\
@@ -179,8 +182,8 @@ impl Stage {
              \x20 {program} nodes\n\
              \x20 {program} watch\n\n\
              As the operator, on the node's own machine:\n\n\
-             \x20 {program} soul status --config '{config}'\n\
-             \x20 {program} keys list --config '{config}'\n\n\
+             \x20 {program} soul status --config {config}\n\
+             \x20 {program} keys list --config {config}\n\n\
              With any other MQTT client:\n\n\
              \x20 mosquitto_sub {login} -t '{ROOT}/+/results/#' -t '{ROOT}/+/events/#' -v\n\
              \x20 mosquitto_pub {login} {key} -t {store} -m '{{\"content\":\"hello\"}}'\n\
@@ -248,11 +251,40 @@ async fn start_node(
     }
 }
 
+/// What a client on this machine calls the broker.
+fn host(listen: IpAddr) -> String {
+    if listen == IpAddr::V4(Ipv4Addr::LOCALHOST) || listen.is_unspecified() {
+        "localhost".to_owned()
+    } else {
+        listen.to_string()
+    }
+}
+
+/// A path as one word for a shell.
+fn pasted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+    if path.chars().all(is_plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
+/// Refuses to replace a file that a person, or another program, has written.
+fn only_ours(path: &Path) -> Result<(), DemoError> {
+    match fs::read_to_string(path) {
+        Ok(text) if text.lines().next() == Some(WRITTEN) => Ok(()),
+        Ok(_) => Err(DemoError::new(
+            path.display(),
+            "it was not written by `orchd demo`, and is not replaced; name another folder with --dir",
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(DemoError::new(path.display(), error)),
+    }
+}
+
 fn node_config(url: &BrokerUrl, folder: &Path, ca: &Path, key: &Path) -> String {
     // A TOML string in quotes holds any path that a Display can show.
     let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
     format!(
-        "# Written by `orchd demo` at each start.\n\n\
+        "{WRITTEN}\n\n\
          [node]\nname = \"{NODE}\"\nroot = \"{ROOT}\"\nstate_dir = {}\n\n\
          [broker]\nurl = \"{url}\"\nca_file = {}\nauth = \"jwt\"\njwt_key_file = {}\njwt_issuer = \"{ISSUER}\"\njwt_audience = \"{AUDIENCE}\"\n\n\
          [observe]\nlisten = \"127.0.0.1:0\"\nheartbeat_s = 2\n\n[auth]\nmode = \"required\"\n",

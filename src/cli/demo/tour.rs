@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::DemoError;
 use super::stage::{CLIENT, Stage};
-use crate::cli::print;
+use super::{DemoError, say};
 use crate::clock::Clock;
 use crate::gate::signer::Command;
 use crate::mqtt::{Client, Question};
@@ -57,8 +56,7 @@ pub(super) async fn run(stage: &Stage) -> Result<(), DemoError> {
         .await?;
     guide.hear("The node tells how it is, without being asked", &heartbeat).await?;
     guide.client.close().await;
-    print("Every step worked.\n\n");
-    Ok(())
+    say("Every step worked.\n\n")
 }
 
 struct Guide<'a> {
@@ -69,9 +67,9 @@ struct Guide<'a> {
 }
 
 impl Guide<'_> {
-    fn announce(&mut self, title: &str) {
+    fn announce(&mut self, title: &str) -> Result<(), DemoError> {
         self.step += 1;
-        print(&format!("{}. {title}\n", self.step));
+        say(&format!("{}. {title}\n", self.step))
     }
 
     /// Asks, prints, and holds the answer against what it should be.
@@ -82,9 +80,9 @@ impl Guide<'_> {
         payload: Value,
         right: impl Fn(&Value) -> bool,
     ) -> Result<(), DemoError> {
-        self.announce(title);
+        self.announce(title)?;
         let topic = self.stage.names.command(command);
-        print(&format!("   topic     {topic}\n   question  {payload}\n"));
+        say(&format!("   topic     {topic}\n   question  {payload}\n"))?;
         let correlation = uuid::Uuid::new_v4().to_string();
         let (payload, message_id) = (payload.to_string(), uuid::Uuid::new_v4().to_string());
         let signed = Command {
@@ -123,7 +121,7 @@ impl Guide<'_> {
         let answer: Value =
             serde_json::from_slice(&answer).map_err(|error| DemoError::new(command, error))?;
         let shown = if answer["status"] == "ok" { &answer["payload"] } else { &answer["error"] };
-        print(&format!("   answer    {shown}\n\n"));
+        say(&format!("   answer    {shown}\n\n"))?;
         if answer["status"] == "ok" && right(&answer["payload"]) {
             Ok(())
         } else {
@@ -132,8 +130,8 @@ impl Guide<'_> {
     }
 
     async fn hear(&mut self, title: &str, topic: &str) -> Result<(), DemoError> {
-        self.announce(title);
-        print(&format!("   topic     {topic}\n"));
+        self.announce(title)?;
+        say(&format!("   topic     {topic}\n"))?;
         let heard = async {
             loop {
                 let message = self.client.next().await?;
@@ -146,7 +144,6 @@ impl Guide<'_> {
             .await
             .map_err(|_| DemoError::new(topic, "nothing came in time"))?
             .map_err(|error| DemoError::new(topic, error))?;
-        print(&format!("   event     {}\n\n", String::from_utf8_lossy(&heard)));
-        Ok(())
+        say(&format!("   event     {}\n\n", String::from_utf8_lossy(&heard)))
     }
 }

@@ -164,6 +164,7 @@ async fn a_rule_that_comes_while_the_judge_thinks_counts() {
         signed_with: None,
         message_id: None,
         received: Timestamp::from_millis(0),
+        target: Target::Node,
     };
     let payload =
         Payload::new(Encoding::Json, Bytes::from(json!({ "action": "wobble the gizmo" }).to_string()));

@@ -69,6 +69,7 @@ impl Node {
             signed_with: None,
             message_id: None,
             received: Timestamp::from_millis(0),
+            target: Target::Node,
         };
         let payload = Payload::new(Encoding::Json, Bytes::from(payload.to_string()));
         let outcome = match entry.bind(&self.conscience).handler {
@@ -98,6 +99,7 @@ impl Node {
             principal: "tester".into(),
             message_id: None,
             received: Timestamp::from_millis(0),
+            target: Target::Node,
             signed_with: None,
         };
         let payload = Payload::new(Encoding::Json, Bytes::from(payload.to_string()));
