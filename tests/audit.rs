@@ -119,7 +119,9 @@ async fn over_mqtt_only_a_signed_command_of_an_administrator_reads_it_and_none_c
         (tail(), "signature_invalid"),
         (tail().bearer(&admin), "signature_invalid"),
         (tail().signed(&agent, &nonce(1), 0), "forbidden"),
-        (tail().signed(&admin, &nonce(2), 0), "ok"),
+        // The trail is not for everyone who hears the results.
+        (tail().signed(&admin, &nonce(2), 0), "invalid"),
+        (Attempt::new("node/audit/tail", &json!({ "count": 5 })).signed(&admin, &nonce(3), 0), "ok"),
     ] {
         let answer = attempt.send(&mut app).await;
         assert_eq!(answer.label(), code);

@@ -3,15 +3,16 @@
 mod support;
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchd::broker::certs::TrialAuthority;
 use orchd::clock::Clock;
-use orchd::gate::token::{self, Claims, Role, SigningKey};
+use orchd::gate::token::{self, Claims, Role, SigningKey, Verifier};
 use orchd::tls;
 use rumqttc::mqttbytes::v5::{ConnectReturnCode, PubAckReason, SubscribeReasonCode};
 use rumqttc::{ConnectionError, PublishNoticeError, QoS, TlsConfiguration, Transport};
-use support::{Client, broker, broker_with, tool, within};
+use support::{AUDIENCE, Client, ISSUER, broker, broker_with, tool, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -141,6 +142,26 @@ async fn what_was_refused_is_not_delivered() {
     forger.publish("orch/n1/events/status", "forged").await.unwrap_err();
     node.publish("orch/n1/events/status", "true").await.unwrap();
     assert_eq!(observer.next_text().await.1, "true");
+}
+
+#[tokio::test]
+async fn a_node_with_a_key_of_its_own_is_let_in_as_itself_alone() {
+    let own = SigningKey::generate().unwrap();
+    let of_node = own.public().of_node("n1");
+    let broker = broker_with(|config, _| {
+        config.verifier = Arc::new(Verifier::new(vec![of_node], ISSUER, AUDIENCE));
+    })
+    .await;
+    let login = async |role, name: &str| {
+        let mut options = broker.options_without_login(name);
+        options.set_credentials(name, token::mint(&own, &broker.claims(role, name)).unwrap());
+        Client::connect(options).await
+    };
+    assert!(login(Role::Node, "n1").await.is_ok());
+    for (role, name) in [(Role::Node, "n2"), (Role::Client, "n1"), (Role::Client, "admin")] {
+        let code = refused(login(role, name).await);
+        assert_eq!(code, ConnectReturnCode::NotAuthorized, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -88,6 +88,34 @@ async fn a_key_lives_from_its_making_to_its_revocation() {
     assert_eq!(used, 3, "their last use is known");
 }
 
+#[tokio::test]
+async fn the_name_of_a_key_that_has_expired_is_free() {
+    let Some((broker, daemon)) = setup(&format!("mode = \"required\"\n{NO_LIMITS}")).await else { return };
+    let mut app = Asker::plain(broker.addr(), "app").await;
+    let admin = keys(&daemon, &["create", "app", "--allow", "orch/#"]);
+    let old = keys(&daemon, &["create", "short", "--allow", "orch/#", "--expires", "1s"]);
+    let create = json!({ "name": "short", "permissions": ["orch/n1/node/ping"] });
+    let mut n = 0;
+    let made = within(async {
+        loop {
+            n += 1;
+            let made =
+                Attempt::new("node/keys/create", &create).signed(&admin, &nonce(n), 0).send(&mut app).await;
+            if made.label() == "ok" {
+                return made.reply["payload"]["key"].as_str().unwrap().to_owned();
+            }
+            assert_eq!(made.label(), "conflict", "while the other is in force");
+        }
+    })
+    .await;
+    let mut short = Asker::plain(broker.addr(), "short").await;
+    let with = |key: &str| Attempt { reply_to: "orch/inbox/short".into(), ..ping().bearer(key) };
+    assert_eq!(with(&made).send(&mut short).await.label(), "ok");
+    assert_eq!(with(&old).send(&mut short).await.label(), "unauthenticated");
+    assert!(keys(&daemon, &["show", "short"]).contains(id(&made)));
+    assert!(keys(&daemon, &["show", id(&old)]).contains("replaced"));
+}
+
 /// Runs a signer of `examples/` that sets a rule; its reply.
 async fn sign_with(mut command: Command, broker: &Mosquitto, key_file: &Path, name: &str) -> Value {
     let rule = json!({ "name": name, "weight": 1.0, "stance": "forbids", "patterns": ["gössip"], "description": "d" });

@@ -283,6 +283,28 @@ async fn a_policy_server_is_asked_and_its_answer_is_remembered_shortly() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_revoked_while_a_policy_server_is_asked_does_nothing_more() {
+    let config = Arc::new(std::sync::OnceLock::new());
+    let known = config.clone();
+    // The server has the key revoked before it answers that there is nothing against its command.
+    let (addr, _) = server(move |body| {
+        if body["input"]["command"] == "memory/store" {
+            let config: &std::path::PathBuf = known.get().unwrap();
+            let mut revoke = Command::new(env!("CARGO_BIN_EXE_orchd"));
+            revoke.env_remove("ORCHD_PROFILE").arg("--config").arg(config).args(["keys", "revoke", "app"]);
+            assert!(revoke.output().unwrap().status.success());
+        }
+        Some(json!({ "result": [] }).to_string())
+    })
+    .await;
+    let Some((broker, daemon, key)) = with_server(addr, "opa_timeout_ms = 5000").await else { return };
+    config.set(daemon.config()).unwrap();
+    let mut app = Asker::plain(broker.addr(), "app").await;
+    assert_eq!(ping().bearer(&key).send(&mut app).await.label(), "ok");
+    assert_eq!(note().bearer(&key).send(&mut app).await.label(), "unauthenticated");
+}
+
+#[tokio::test]
 async fn a_policy_server_that_does_not_answer_refuses_and_holds_up_nobody_else() {
     let (addr, asked) =
         server(|body| (body["input"]["command"] == "node/ping").then(|| json!({ "result": [] }).to_string()))

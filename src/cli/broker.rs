@@ -60,14 +60,9 @@ fn prepare(config: &Config) -> Result<BrokerConfig, Failed> {
         return Err("listener.cert_file and listener.key_file are needed".into());
     };
     let tls = tls::server_config(Identity { certificate, key }, listener.client_ca_file.as_deref())?;
-    if listener.trusted_key_files.is_empty() {
-        complain("warning: listener.trusted_key_files is empty: nobody can log in");
-    }
-    let keys = listener
-        .trusted_key_files
-        .iter()
-        .map(|path| PublicKey::from_pem_file(path))
-        .collect::<Result<_, _>>()?;
+    let issuers = listener.trusted_key_files.iter().map(|path| PublicKey::from_pem_file(path));
+    let nodes = listener.node_key_files.iter().map(|path| PublicKey::of_node_file(path));
+    let keys = issuers.chain(nodes).collect::<Result<_, _>>()?;
     let verifier = Arc::new(Verifier::new(keys, &listener.issuer, &listener.audience));
     let mut broker = BrokerConfig::new(&config.node.root, tls, verifier);
     if let Some(folder) = &listener.storage_dir {

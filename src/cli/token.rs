@@ -224,7 +224,7 @@ fn make_key(out: &Path) -> Exit {
         }
     }
     complain(format_args!(
-        "wrote {} (secret) and {} (name it in listener.trusted_key_files)",
+        "wrote {} (secret) and {} (name it in listener.node_key_files, or that of an issuer in listener.trusted_key_files)",
         out.display(),
         public.display()
     ));

@@ -195,8 +195,8 @@ impl Checks<'_> {
     }
 
     fn listener(&mut self) {
-        let keys = self.settled.value("listener.trusted_key_files");
-        if matches!(keys, Some(Value::Texts(list)) if list.is_empty()) && !self.settled.torn {
+        let empty = |key| matches!(self.settled.value(key), Some(Value::Texts(list)) if list.is_empty());
+        if empty("listener.trusted_key_files") && empty("listener.node_key_files") && !self.settled.torn {
             self.report(
                 "listener.trusted_key_files",
                 "is empty: nobody could log in",

@@ -327,8 +327,11 @@ section! {
         /// Certificates (PEM) of the authorities that clients' certificates must come from. Clients need none when
         /// it is not set.
         client_ca_file: Option<PathBuf> = "client_ca_file", Path(Holds::Public), Unset, r#""/etc/orchd/clients-ca.pem""#;
-        /// Ed25519 public keys (PEM) whose JWTs let clients in.
+        /// Ed25519 public keys (PEM) of those whose JWTs let anyone in, as a client or node of any name: issuers, never nodes.
         trusted_key_files: Vec<PathBuf> = "trusted_key_files", Paths(Holds::Public), Is("[]"), r#"["/etc/orchd/jwt.pub"]"#;
+        /// Ed25519 public keys (PEM) of nodes, each in a file that is called after its node, `NAME.pub.pem` or `NAME.pem`. Such a
+        /// key lets in that node alone.
+        node_key_files: Vec<PathBuf> = "node_key_files", Paths(Holds::Public), Is("[]"), r#"["/etc/orchd/nodes/node-7.pub.pem"]"#;
         /// Issuer (`iss`) that clients' JWTs must have.
         issuer: String = "issuer", Text("a word", rules::word), Is(r#""orchd""#), "";
         /// Audience (`aud`) that clients' JWTs must have.

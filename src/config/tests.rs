@@ -285,6 +285,8 @@ fn a_broker_alone_needs_certificates_and_keys_to_trust_and_no_node() {
     let found = Config::load(&sources).unwrap_err();
     let keys: Vec<_> = found.iter().map(|m| m.key.as_str()).collect();
     assert_eq!(keys, ["listener.cert_file", "listener.key_file", "listener.trusted_key_files"]);
+    sources.text = "[listener]\ncert_file = \"c\"\nkey_file = \"k\"\nnode_key_files = [\"n1.pem\"]\n".into();
+    assert!(Config::load(&sources).is_ok());
     sources.text = "[listener]\ncert_file = \"c\"\nkey_file = \"k\"\ntrusted_key_files = [\"t\"]\n".into();
     let (config, _) = Config::load(&sources).unwrap();
     assert_eq!(config.broker.url.to_string(), "mqtts://127.0.0.1:8883");

@@ -7,9 +7,10 @@ use super::outbox::Stored;
 use super::port::Publication;
 use super::transaction::Defer;
 use super::{Engine, ErrorEvent};
-use crate::gate::SECURITY_LOG;
 use crate::gate::anomaly::Anomaly;
-use crate::wire::Fault;
+use crate::gate::recent::Freshness;
+use crate::gate::{ANONYMOUS, SECURITY_LOG};
+use crate::wire::{Code, Fault};
 
 /// How long a direct reply may take before it moves to the outbox.
 const DIRECT_LIMIT: Duration = Duration::from_secs(1);
@@ -34,15 +35,19 @@ impl Engine {
     pub(super) fn watch(&self, asked: &Asked, fault: &Fault) {
         let inner = &self.inner;
         let now = inner.clock.now();
-        if let Some(anomaly) = inner.watch.refused(&asked.call.principal, fault.code, now) {
+        // What anyone may have sent is nobody's; of a replay it is told whose command it was.
+        let anyones = asked.freshness != Freshness::Fresh && fault.code != Code::Replayed;
+        let who = if anyones { ANONYMOUS.into() } else { asked.call.principal.clone() };
+        if let Some(anomaly) = inner.watch.refused(&who, fault.code, now) {
             self.stands_out(anomaly);
         }
     }
 
     /// Tells that a principal stands out, and lets it cool down where that is wanted.
-    pub fn stands_out(&self, Anomaly { kind, principal }: Anomaly) {
+    pub fn stands_out(&self, anomaly: Anomaly) {
         let inner = &self.inner;
-        let cools = inner.gate.stands_out(&principal);
+        let cools = inner.gate.stands_out(&anomaly);
+        let Anomaly { kind, principal } = anomaly;
         inner.metrics.anomaly(kind.as_str());
         tracing::warn!(target: SECURITY_LOG, kind = kind.as_str(), principal = &*principal, cools, "{}", kind.describe());
         inner.events.tell(

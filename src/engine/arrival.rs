@@ -81,6 +81,8 @@ impl Engine {
                 Ok(wanted) => (wanted, None),
                 Err(fault) => (None, Some(fault)),
             };
+        let confidential =
+            reply_topic.as_deref().is_some_and(|topic| self.is_inbox_of(&asker.identity.inbox, topic));
         let reply_topic = reply_topic.unwrap_or_else(|| self.results_topic(&command));
         let (request, refused) = match request {
             Ok(request) => (Some(request), misdirected.or(unidentified)),
@@ -96,6 +98,7 @@ impl Engine {
             received,
             started,
             reply_topic: Some(reply_topic),
+            confidential,
             channel: Channel::Mqtt(ack),
             slot,
         });
@@ -165,6 +168,7 @@ impl Engine {
             received: self.inner.clock.now(),
             started: Instant::now(),
             reply_topic: None,
+            confidential: true,
             channel: Channel::Local(sender),
             slot,
         });
@@ -212,6 +216,8 @@ impl Engine {
             channel: from.channel,
             when_full: known.is_some_and(|known| known.declaration.when_full),
             nonce: from.asker.nonce,
+            freshness: from.asker.freshness,
+            exposed: !from.confidential && known.is_some_and(|known| known.declaration.private),
             decision: None,
             started: from.started,
             time_left: expires_in.map_or(longest, |expires_in| expires_in.min(longest)),
@@ -227,14 +233,8 @@ impl Engine {
         if !topic::is_topic(wanted) {
             return Err(Fault::invalid("the reply topic must be a plain topic without wildcards"));
         }
-        let names = &self.inner.names;
-        let in_inbox = match inbox {
-            Inbox::Any => topic::matches(&names.inbox("#"), wanted),
-            Inbox::Own(name) => topic::matches(&format!("{}/#", names.inbox(name)), wanted),
-            Inbox::None => false,
-        };
-        let allowed =
-            in_inbox || self.inner.limits.reply_topics.iter().any(|filter| topic::matches(filter, wanted));
+        let allowed = self.is_inbox_of(inbox, wanted)
+            || self.inner.limits.reply_topics.iter().any(|filter| topic::matches(filter, wanted));
         if !allowed || wanted.starts_with('$') || self.inner.names.is_ours(wanted) {
             return Err(Fault::new(
                 Code::Forbidden,
@@ -242,6 +242,16 @@ impl Engine {
             ));
         }
         Ok(Some(wanted.to_owned()))
+    }
+
+    /// Whether `wanted` is in the inbox of who may have this one.
+    fn is_inbox_of(&self, inbox: &Inbox, wanted: &str) -> bool {
+        let names = &self.inner.names;
+        match inbox {
+            Inbox::Any => topic::matches(&names.inbox("#"), wanted),
+            Inbox::Own(name) => topic::matches(&format!("{}/#", names.inbox(name)), wanted),
+            Inbox::None => false,
+        }
     }
 }
 
@@ -256,6 +266,8 @@ struct AskedFrom<'a> {
     received: Timestamp,
     started: Instant,
     reply_topic: Option<String>,
+    /// Whether nobody but the asker gets the reply.
+    confidential: bool,
     channel: Channel,
     slot: OwnedSemaphorePermit,
 }

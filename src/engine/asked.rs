@@ -13,6 +13,7 @@ use super::port::Ack;
 use super::transaction::pending;
 use crate::clock::Timestamp;
 use crate::gate::nonce::Nonce;
+use crate::gate::recent::Freshness;
 use crate::ledger::audit;
 use crate::wire::{Code, Fault, Outcome, Payload, Reply};
 
@@ -41,6 +42,10 @@ pub(super) struct Asked {
     pub when_full: bool,
     /// The nonce of a signed command, to be used up in its transaction.
     pub nonce: Option<Nonce>,
+    /// Whether the asker is known to have sent it just now.
+    pub freshness: Freshness,
+    /// Whether its answer is for the asker alone, and would go where others may read it.
+    pub exposed: bool,
     /// The id of what the policies said of it.
     pub decision: Option<Arc<str>>,
     pub started: Instant,

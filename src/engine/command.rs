@@ -67,6 +67,8 @@ pub struct Declaration {
     pub also_on: &'static [Target],
     /// Whether the gate asks for a signature.
     pub sensitive: bool,
+    /// Whether its answer is for the asker alone: over MQTT it goes to an inbox of their own, or the command is refused.
+    pub private: bool,
     /// Whether it still works while the disk is full.
     pub when_full: bool,
     /// Where it waits for its turn when it runs as a job.
@@ -258,6 +260,7 @@ fn declare<Q: JsonSchema, R: JsonSchema>(
         kind,
         also_on: &[],
         sensitive: false,
+        private: false,
         when_full: false,
         lane: Lane::Work,
         request: |generator| generator.subschema_for::<Q>(),
@@ -308,7 +311,7 @@ impl<S: Send + Sync + 'static> Entry<S> {
         Self { declaration: declare::<Q, R>(service, verb, summary, Kind::Write), bind: Box::new(bind) }
     }
 
-    /// As [`Entry::write`], with a secret in the answer.
+    /// As [`Entry::write`], with a secret in the answer, which is private for that.
     pub fn write_secret<Q, R, F, E>(
         service: &'static str,
         verb: &'static str,
@@ -331,7 +334,8 @@ impl<S: Send + Sync + 'static> Entry<S> {
                 }))
             }))
         };
-        Self { declaration: declare::<Q, R>(service, verb, summary, Kind::Write), bind: Box::new(bind) }
+        let declaration = declare::<Q, R>(service, verb, summary, Kind::Write);
+        Self { declaration, bind: Box::new(bind) }.private()
     }
 
     /// A command that is declared as a read, and is a write for some requests, and a job for others. `choose` validates the
@@ -414,6 +418,13 @@ impl<S: Send + Sync + 'static> Entry<S> {
     #[must_use]
     pub const fn sensitive(mut self) -> Self {
         self.declaration.sensitive = true;
+        self
+    }
+
+    /// Answers nowhere but in the asker's own inbox.
+    #[must_use]
+    pub const fn private(mut self) -> Self {
+        self.declaration.private = true;
         self
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rusqlite::Connection;
 
 use super::asked::{Asked, Channel};
 use super::command::{BoxFuture, Choice, Handler, Lane};
@@ -29,13 +30,25 @@ impl Engine {
             if let Err(fault) = self.inner.gate.admit(&admission) {
                 return self.refuse_unless_known(asked, fault).await;
             }
+            if asked.exposed {
+                let message = "the answer is for the asker alone: name a reply topic under their own inbox";
+                return self.refuse(asked, Fault::invalid(message));
+            }
             match self.inner.gate.judge(&admission) {
                 Judgement::Unasked => {}
                 Judgement::Ruled(ruling) => return self.ruled(asked, ruling).await,
                 Judgement::Asking(ruling) => {
                     // Nobody else waits for the server's answer: later commands may overtake this one.
-                    let engine = self.clone();
-                    let ruled = async move { engine.ruled(asked, ruling.await).await };
+                    let (engine, asker) = (self.clone(), asker.clone());
+                    let ruled = async move {
+                        let ruling = ruling.await;
+                        // The key may have been revoked meanwhile.
+                        if engine.inner.gate.stands(&asker, engine.inner.clock.now()) {
+                            return engine.ruled(asked, ruling).await;
+                        }
+                        let message = "the credentials were withdrawn while the policies were asked";
+                        engine.refuse(asked, Fault::new(Code::Unauthenticated, message));
+                    };
                     self.inner.tasks.spawn_on(ruled, &self.inner.runtime);
                     return;
                 }
@@ -92,17 +105,19 @@ impl Engine {
         }
     }
 
-    /// A signed read has no transaction of its own to use its nonce up in.
-    async fn use_nonce_up(&self, nonce: Option<Nonce>) -> Result<(), Fault> {
+    /// A signed read has no transaction of its own to use its nonce up in. It runs again when the same comes once more.
+    async fn use_nonce_up(&self, nonce: Option<Nonce>, key: Option<inbox::Key>) -> Result<(), Fault> {
         let Some(nonce) = nonce else { return Ok(()) };
-        self.inner.ledger.write(move |unit| nonce.use_up(unit)).await
+        self.inner.ledger.write(move |unit| inbox::admit_read(unit, key.as_ref(), &nonce)).await
     }
 
     /// A repeat gets its stored answer even when it would be refused today.
     async fn refuse_unless_known(&self, asked: Asked, fault: Fault) {
-        let Some(key) = asked.key() else { return self.refuse(asked, fault) };
-        match self.inner.ledger.read(move |connection| inbox::find(connection, &key)).await {
-            Ok(Some(inbox::Known::Answered { stored, .. })) => self.reply_later(asked, stored),
+        let Some(key) = asked.key().filter(|_| !asked.exposed) else { return self.refuse(asked, fault) };
+        let nonce = asked.nonce.clone();
+        let known = move |connection: &Connection| inbox::answer(connection, &key, nonce.as_ref());
+        match self.inner.ledger.read(known).await {
+            Ok(Some(stored)) => self.reply_later(asked, stored),
             Err(conflict) if conflict.code == Code::Conflict => self.refuse(asked, conflict),
             _ => self.refuse(asked, fault),
         }
@@ -120,7 +135,8 @@ impl Engine {
         self.inner.tasks.spawn_on(
             async move {
                 // Here, so that nobody else waits for this nonce to be durable.
-                if let Err(fault) = engine.use_nonce_up(asked.nonce.clone()).await {
+                let (nonce, key) = (asked.nonce.clone(), asked.nonce.as_ref().and_then(|_| asked.key()));
+                if let Err(fault) = engine.use_nonce_up(nonce, key).await {
                     return engine.refuse(asked, fault);
                 }
                 let outcome = guarded(future, asked.time_left).await.unwrap_or_else(Outcome::from);

@@ -29,8 +29,8 @@ enum Done {
     Answered(Stored, Option<i64>),
     /// The job is accepted.
     Accepted,
-    /// It failed, and only its nonce is used up.
-    Failed(Fault),
+    /// It failed, and only its nonce is used up; the reply and its row, where a repeat may ask for it.
+    Failed(Fault, Option<(Stored, i64)>),
     /// It was done before; this was the answer.
     Repeated(Stored),
     /// It was done before, and the answer is on its way to where it is wanted.
@@ -55,11 +55,17 @@ impl Transaction {
         if let Some(key) = &key {
             match inbox::find(unit, key)? {
                 Some(Known::Answered { row, stored, on_its_way }) => {
-                    if on_its_way.is_some_and(|route| route.leads_where(&self.asked.route)) {
-                        outbox::send_again(unit, row)?;
-                        return Ok(Done::OnItsWay(stored));
+                    return self.repeated(unit, row, stored, on_its_way);
+                }
+                Some(Known::WithoutEffect { failure, same }) => {
+                    let nonce = self.asked.nonce.as_ref();
+                    let again = same && nonce.map_or(Ok(false), |nonce| nonce.is_used(unit))?;
+                    match failure {
+                        Some((row, stored, on_its_way)) if again => {
+                            return self.repeated(unit, row, stored, on_its_way);
+                        }
+                        _ => inbox::forget(unit, key)?,
                     }
-                    return Ok(Done::Repeated(stored));
                 }
                 Some(Known::Running { job }) => {
                     let outcome = jobs::still_running(&job)?;
@@ -81,7 +87,7 @@ impl Transaction {
                 let outcome = match done {
                     Ok(outcome) => outcome,
                     Err(fault) if self.asked.nonce.is_some() && !fault.retryable => {
-                        return Ok(Done::Failed(fault));
+                        return self.failed(unit, key.as_ref(), fault);
                     }
                     Err(fault) => return Err(fault),
                 };
@@ -105,6 +111,32 @@ impl Transaction {
                 Ok(Done::Accepted)
             }
         }
+    }
+}
+
+impl Transaction {
+    /// It was done before, and this was the answer.
+    fn repeated(
+        &self,
+        unit: &Unit<'_>,
+        row: i64,
+        stored: Stored,
+        on_its_way: Option<outbox::Route>,
+    ) -> Result<Done, Fault> {
+        if on_its_way.is_some_and(|route| route.leads_where(&self.asked.route)) {
+            outbox::send_again(unit, row)?;
+            return Ok(Done::OnItsWay(stored));
+        }
+        Ok(Done::Repeated(stored))
+    }
+
+    /// A signed command has failed for good. Its nonce is used up, so that a repeat could not be tried anew: it gets this answer.
+    fn failed(&self, unit: &Unit<'_>, key: Option<&inbox::Key>, fault: Fault) -> Result<Done, Fault> {
+        let Some(key) = key else { return Ok(Done::Failed(fault, None)) };
+        let stored = self.asked.stored(fault.clone().into(), unit.now());
+        let row = outbox::insert(unit, &stored, &self.asked.route, true)?;
+        inbox::insert(unit, key, Some(row), None)?;
+        Ok(Done::Failed(fault, Some((stored, row))))
     }
 }
 
@@ -141,7 +173,7 @@ impl Work for Transaction {
 
     fn audit(&self, result: &Result<(), Fault>) -> Option<audit::Entry> {
         let outcome = match (result, &self.done) {
-            (Err(fault), _) | (Ok(()), Some(Done::Failed(fault))) => {
+            (Err(fault), _) | (Ok(()), Some(Done::Failed(fault, _))) => {
                 return Some(self.asked.audit(fault.code.as_str(), Some(fault)));
             }
             (Ok(()), Some(Done::Repeated(_) | Done::OnItsWay(_))) => "repeated",
@@ -178,7 +210,12 @@ impl Work for Transaction {
                 asked.answered(&engine, stored, None);
             }
             (Ok(()), None) => engine.reply_fault(asked, Fault::internal()),
-            (Ok(()), Some(Done::Failed(fault))) | (Err(fault), _) => engine.reply_fault(asked, fault),
+            (Ok(()), Some(Done::Failed(fault, Some((stored, row))))) => {
+                engine.watch(&asked, &fault);
+                engine.count(&asked, fault.code.as_str());
+                asked.answered(&engine, stored, Some(row));
+            }
+            (Ok(()), Some(Done::Failed(fault, None))) | (Err(fault), _) => engine.reply_fault(asked, fault),
         }
     }
 }

@@ -8,10 +8,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::jwk::{Jwk, JwkSet, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Validation, decode_header};
 use serde::Deserialize;
 
+use super::jwks;
 use super::permissions::Permissions;
 use super::provider::install_provider;
 use super::token::{KeyError, MAX_TOKEN_BYTES, TokenError, refusal};
@@ -54,8 +55,8 @@ pub struct KeyFiles {
     pub hs256_secret: Option<PathBuf>,
     /// A JWKS.
     pub jwks: Option<PathBuf>,
-    /// A JWKS that was fetched by an earlier run; it may be missing.
-    pub fetched: Option<PathBuf>,
+    /// Where a JWKS that was fetched before is kept, and the address that it must be from; it may be missing.
+    pub fetched: Option<(PathBuf, String)>,
 }
 
 /// A public key (or secret), and the one algorithm that it is for.
@@ -118,7 +119,7 @@ impl AccessVerifier {
             keys.extend(from_file(path, key_set)?);
         }
         // What cannot be used is fetched anew.
-        let kept = files.fetched.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+        let kept = files.fetched.as_ref().and_then(|(path, url)| jwks::kept(path, url));
         let fetched = kept.and_then(|json| Fetched::read(&json).ok()).unwrap_or_default();
         let fetched = RwLock::new(Arc::new(fetched));
         Ok(Self { keys, fetched, issuer: issuer.to_owned(), audience: audience.to_owned(), leeway_seconds })
@@ -245,8 +246,8 @@ fn secret(text: &str) -> Result<TrustedKey, KeyError> {
     Ok(TrustedKey { key: DecodingKey::from_secret(secret.as_bytes()), algorithm: Algorithm::HS256, id: None })
 }
 
-/// The keys of a JWKS that sign with one of ours. Others are left out: providers publish keys for other uses too. A secret
-/// is refused, because a JWKS is no place for one.
+/// The keys of a JWKS that sign with one of ours, and say nothing else of themselves. Others are left out: providers publish
+/// keys for other uses too. A secret is refused, because a JWKS is no place for one.
 fn key_set(json: &str) -> Result<Vec<TrustedKey>, KeyError> {
     let set: JwkSet = serde_json::from_str(json).map_err(|_| KeyError::NotKeySet)?;
     let mut keys = Vec::new();
@@ -255,9 +256,23 @@ fn key_set(json: &str) -> Result<Vec<TrustedKey>, KeyError> {
         if key.family() == AlgorithmFamily::Hmac {
             return Err(KeyError::NotKeySet);
         }
-        keys.extend(trusted(key, jwk.common.key_id.clone()));
+        keys.extend(trusted(key, jwk.common.key_id.clone()).filter(|key| signs(jwk, key.algorithm)));
     }
     if keys.is_empty() { Err(KeyError::NotKeySet) } else { Ok(keys) }
+}
+
+/// Whether `jwk` is for signatures, and for those of `algorithm`, as far as it says (RFC 7517, sections 4.2 to 4.4).
+fn signs(jwk: &Jwk, algorithm: Algorithm) -> bool {
+    let said = match algorithm {
+        Algorithm::EdDSA => KeyAlgorithm::EdDSA,
+        Algorithm::ES256 => KeyAlgorithm::ES256,
+        Algorithm::RS256 => KeyAlgorithm::RS256,
+        _ => return false,
+    };
+    let about = &jwk.common;
+    about.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
+        && about.key_algorithm.is_none_or(|other| other == said)
+        && about.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify))
 }
 
 /// The key with the one algorithm that it is for; `None` when it is too short or on another curve.

@@ -7,12 +7,14 @@ use std::time::Duration;
 use ring::digest;
 
 use super::access::{Access, AccessVerifier};
+use super::anomaly::{Anomaly, Kind};
 use super::authorize::{Judgement, Policies};
 use super::jwks::Source;
 use super::keys::{KEY_PREFIX, Keys};
 use super::nonce::Nonce;
 use super::permissions::Permissions;
 use super::rate::{Limiter, Rate};
+use super::recent::{Freshness, Recent};
 use super::signature::{self, Presented, Signed};
 use super::token::KeyError;
 use super::{ANONYMOUS, Admission, BROKER, Gate, Identified, Identity, Inbox, Shown};
@@ -74,6 +76,7 @@ struct Believed {
 pub struct Guard {
     keys: Arc<Keys>,
     limiter: Limiter,
+    recent: Recent,
     present: RwLock<Arc<Present>>,
 }
 
@@ -82,7 +85,8 @@ impl Guard {
     #[must_use]
     pub fn new(keys: Arc<Keys>, settings: Settings) -> Self {
         keys.set_usual_rate(settings.rate.per_minute);
-        Self { keys, limiter: Limiter::default(), present: RwLock::new(Arc::new(Present::new(settings))) }
+        let present = RwLock::new(Arc::new(Present::new(settings)));
+        Self { keys, limiter: Limiter::default(), recent: Recent::default(), present }
     }
 
     /// Takes other settings from now on. What was verified with the old ones is verified again.
@@ -110,12 +114,15 @@ impl Guard {
     }
 
     /// Trusts the keys of this JWKS in the place of those that were fetched before; whether they are other ones. What was
-    /// verified before is verified again then.
+    /// verified before is verified again then. A JWKS from elsewhere than the present settings say changes nothing.
     ///
     /// # Errors
     /// When it is no JWKS with a key of a kind that is trusted.
-    pub fn trust(&self, jwks: &str) -> Result<bool, KeyError> {
+    pub fn trust(&self, from: &Source, jwks: &str) -> Result<bool, KeyError> {
         let present = self.present();
+        if present.settings.jwks.as_ref().is_none_or(|source| source.url != from.url) {
+            return Ok(false);
+        }
         let changed = present.settings.verifier.fetched(jwks)?;
         if changed {
             present.cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -178,7 +185,11 @@ impl Guard {
                     signed.verify(&key, &presented.tag)?;
                     let nonce =
                         Nonce { key_id: id, value: presented.nonce.to_owned(), signed_at: presented.at };
-                    Ok(Identified { identity, nonce: Some(nonce) })
+                    let freshness = self.recent.judge(&nonce, shown.now);
+                    if freshness != Freshness::Stale {
+                        self.keys.used(&nonce.key_id, shown.now);
+                    }
+                    Ok(Identified { identity, nonce: Some(nonce), freshness })
                 });
         if checked.is_err() {
             self.charge(&present.settings)?;
@@ -221,24 +232,32 @@ impl Gate for Guard {
         if settings.mode == AuthMode::Open {
             return Ok(());
         }
-        let Identified { identity, nonce } = admission.asker;
+        let Identified { identity, nonce, freshness } = admission.asker;
+        if let Some(nonce) = nonce
+            && *freshness == Freshness::Stale
+        {
+            // Whoever has heard the command can send it again: its owner does not pay for that.
+            self.charge(settings)?;
+            signature::in_time(nonce.signed_at, admission.now)?;
+            return permitted(identity, admission.topic);
+        }
         let rate = if Arc::ptr_eq(identity, &present.broker) || &*identity.principal == BROKER {
             settings.broker_rate
         } else {
             let per_minute = identity.rate_per_min.unwrap_or(settings.rate.per_minute);
             Some(Rate { per_minute, burst: settings.rate.burst })
         };
-        self.limiter
-            .admit(&identity.principal, rate, settings.node_rate, settings.cooldown)
-            .map_err(rate_limited)?;
-        match nonce {
-            Some(nonce) => signature::in_time(nonce.signed_at, admission.now)?,
-            None if admission.declaration.sensitive => {
-                return Err(signature::invalid("this command must be signed with an API key"));
-            }
-            None => {}
+        // Who was told to wait with this very command may send it again, and may be another who has heard it.
+        let cooldown = if *freshness == Freshness::Fresh { settings.cooldown } else { Duration::ZERO };
+        let admitted = self.limiter.admit(&identity.principal, rate, settings.node_rate, cooldown);
+        if let Some(nonce) = nonce {
+            self.recent.remember(nonce, admitted.is_ok(), admission.now);
         }
-        if identity.permissions.allow(admission.topic) { Ok(()) } else { Err(forbidden()) }
+        admitted.map_err(rate_limited)?;
+        if nonce.is_none() && admission.declaration.sensitive {
+            return Err(signature::invalid("this command must be signed with an API key"));
+        }
+        permitted(identity, admission.topic)
     }
 
     fn judge(&self, admission: &Admission<'_>) -> Judgement {
@@ -250,14 +269,18 @@ impl Gate for Guard {
         settings.policies.as_ref().map_or(Judgement::Unasked, |policies| policies.judge(admission))
     }
 
-    fn stands_out(&self, principal: &Arc<str>) -> bool {
+    fn stands_out(&self, anomaly: &Anomaly) -> bool {
         let cooldown = self.present().settings.anomaly_cooldown;
-        // Those whom nobody can tell apart are not punished for each other.
-        let alone = ![ANONYMOUS, BROKER].contains(&&**principal);
-        if alone && !cooldown.is_zero() {
-            self.limiter.cool(principal, cooldown);
+        // Those whom nobody can tell apart are not punished for each other, nor anyone for what others heard and sent again.
+        let its_own = ![ANONYMOUS, BROKER].contains(&&*anomaly.principal) && anomaly.kind != Kind::Replay;
+        if its_own && !cooldown.is_zero() {
+            self.limiter.cool(&anomaly.principal, cooldown);
         }
-        alone && !cooldown.is_zero()
+        its_own && !cooldown.is_zero()
+    }
+
+    fn stands(&self, asker: &Identified, now: Timestamp) -> bool {
+        asker.identity.key.as_ref().is_none_or(|key| self.keys.is_in_force(key, now))
     }
 }
 
@@ -281,6 +304,7 @@ impl Present {
             inbox: Inbox::named(&subject),
             permissions,
             rate_per_min: None,
+            key: None,
         });
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= CACHED_TOKENS {
@@ -298,6 +322,10 @@ impl Present {
 
 fn unauthenticated(message: &str) -> Fault {
     Fault::new(Code::Unauthenticated, message)
+}
+
+fn permitted(identity: &Identity, topic: &str) -> Result<(), Fault> {
+    if identity.permissions.allow(topic) { Ok(()) } else { Err(forbidden()) }
 }
 
 fn forbidden() -> Fault {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::SECURITY_LOG;
@@ -79,12 +80,12 @@ async fn fetch(source: &Source, guard: &Guard) -> Result<(), String> {
         return Err(format!("the answer has status {}", response.status));
     }
     let json = String::from_utf8(response.body.to_vec()).map_err(|_| "the answer is no text".to_owned())?;
-    if !guard.trust(&json).map_err(|error| error.to_string())? {
+    if !guard.trust(source, &json).map_err(|error| error.to_string())? {
         return Ok(());
     }
     tracing::info!(target: SECURITY_LOG, "auth.jwks_url: other keys are trusted from now on");
-    let path = source.cache.clone();
-    let kept = tokio::task::spawn_blocking(move || put(&path, &json)).await;
+    let (path, url) = (source.cache.clone(), source.url.clone());
+    let kept = tokio::task::spawn_blocking(move || put(&path, Kept { url, jwks: json })).await;
     match kept {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -95,10 +96,42 @@ async fn fetch(source: &Source, guard: &Guard) -> Result<(), String> {
     Ok(())
 }
 
+/// What was fetched, as it is kept. It counts only for the address that it is from.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    url: String,
+    jwks: String,
+}
+
+/// The JWKS that was fetched from `url` and kept in the file at `path`, if it is there. Blocks for as long as the disk needs.
+pub(super) fn kept(path: &Path, url: &str) -> Option<String> {
+    let kept: Kept = serde_json::from_str(&crate::small_file::read(path).ok()?).ok()?;
+    (kept.url == url).then_some(kept.jwks)
+}
+
 /// Complete or as before.
-fn put(path: &Path, json: &str) -> std::io::Result<()> {
+fn put(path: &Path, kept: Kept) -> std::io::Result<()> {
     let fresh = path.with_extension("new");
-    std::fs::write(&fresh, json)?;
+    std::fs::write(&fresh, serde_json::to_vec(&kept)?)?;
     std::fs::File::open(&fresh)?.sync_all()?;
     std::fs::rename(&fresh, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_counts_for_its_address_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("jwks.json");
+        assert_eq!(kept(&path, "https://one/jwks"), None);
+        put(&path, Kept { url: "https://one/jwks".into(), jwks: "{\"keys\":[]}".into() }).unwrap();
+        assert_eq!(kept(&path, "https://one/jwks").as_deref(), Some("{\"keys\":[]}"));
+        for other in ["https://two/jwks", "https://one/jwks/", ""] {
+            assert_eq!(kept(&path, other), None, "{other}");
+        }
+        std::fs::write(&path, "{\"keys\":[]}").unwrap();
+        assert_eq!(kept(&path, ""), None, "from nobody knows where");
+    }
 }

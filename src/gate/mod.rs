@@ -17,6 +17,7 @@ pub mod nonce;
 pub mod permissions;
 mod provider;
 pub mod rate;
+pub mod recent;
 pub mod seal;
 pub mod signature;
 pub mod signer;
@@ -24,9 +25,11 @@ pub mod token;
 
 use std::sync::Arc;
 
+use self::anomaly::Anomaly;
 use self::authorize::Judgement;
 use self::nonce::Nonce;
 use self::permissions::Permissions;
+use self::recent::Freshness;
 use crate::clock::Timestamp;
 use crate::engine::command::Declaration;
 use crate::wire::{Credentials, Fault, Payload};
@@ -61,6 +64,8 @@ pub struct Identity {
     pub permissions: Permissions,
     /// Commands in a minute, where they have a limit of their own.
     pub rate_per_min: Option<u32>,
+    /// The id of the API key that says so, where one does.
+    pub key: Option<Arc<str>>,
 }
 
 /// Which inbox belongs to a principal.
@@ -81,6 +86,8 @@ pub struct Identified {
     pub identity: Arc<Identity>,
     /// The nonce of a command that was signed; to be used up in its transaction.
     pub nonce: Option<Nonce>,
+    /// Whether they are known to have sent it just now, and so to answer for it.
+    pub freshness: Freshness,
 }
 
 /// A command at the gate.
@@ -113,7 +120,10 @@ pub trait Gate: Send + Sync {
     fn judge(&self, admission: &Admission<'_>) -> Judgement;
 
     /// A principal stands out: whether it has to cool down.
-    fn stands_out(&self, principal: &Arc<str>) -> bool;
+    fn stands_out(&self, anomaly: &Anomaly) -> bool;
+
+    /// Whether the credentials of who was identified are still good.
+    fn stands(&self, asker: &Identified, now: Timestamp) -> bool;
 }
 
 /// The principal of a command over MQTT that nothing identifies: one that was refused, or any while the gate is open.
@@ -130,7 +140,8 @@ pub const SCHEDULE: &str = "schedule";
 
 impl Identity {
     fn unknown(principal: &str, permissions: Permissions) -> Arc<Self> {
-        Arc::new(Self { principal: principal.into(), inbox: Inbox::Any, permissions, rate_per_min: None })
+        let (principal, inbox) = (principal.into(), Inbox::Any);
+        Arc::new(Self { principal, inbox, permissions, rate_per_min: None, key: None })
     }
 
     /// Everyone: may do everything.
@@ -160,7 +171,7 @@ impl Identity {
 
 impl From<Arc<Identity>> for Identified {
     fn from(identity: Arc<Identity>) -> Self {
-        Self { identity, nonce: None }
+        Self { identity, nonce: None, freshness: Freshness::Fresh }
     }
 }
 
@@ -202,7 +213,11 @@ impl Gate for Open {
         Judgement::Unasked
     }
 
-    fn stands_out(&self, _: &Arc<str>) -> bool {
+    fn stands_out(&self, _: &Anomaly) -> bool {
         false
+    }
+
+    fn stands(&self, _: &Identified, _: Timestamp) -> bool {
+        true
     }
 }

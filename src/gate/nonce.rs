@@ -49,6 +49,18 @@ impl Nonce {
             Err(Fault::new(Code::Replayed, "this nonce was used before: sign again with another one"))
         }
     }
+
+    /// Whether it was used, or may have been.
+    ///
+    /// # Errors
+    /// What the ledger says.
+    pub fn is_used(&self, connection: &Connection) -> Result<bool, Fault> {
+        if self.signed_at.millis() <= floor(connection)? {
+            return Ok(true);
+        }
+        let mut find = connection.prepare_cached("SELECT 1 FROM nonce WHERE key_id = ?1 AND value = ?2")?;
+        Ok(find.exists(params![self.key_id, self.value])?)
+    }
 }
 
 fn floor(connection: &Connection) -> Result<i64, Fault> {

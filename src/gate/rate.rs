@@ -34,31 +34,45 @@ impl Rate {
 struct Cell {
     /// When everything that was admitted so far is used up.
     busy_until: Duration,
+    /// The time that one of those commands takes up.
+    interval: Duration,
     strikes: u32,
     cooling_until: Duration,
 }
 
 impl Cell {
-    /// Admits one command at `now`, or says how long to wait.
+    /// Admits one command at `now`, or says how long to wait. Without a cooldown a refusal is not held against the asker.
     fn take(&mut self, rate: Rate, cooldown: Duration, now: Duration) -> Result<(), Duration> {
         if now < self.cooling_until {
             return Err(self.cooling_until - now);
         }
         let interval = rate.interval();
+        self.measure_in(interval, now);
         let tolerance = interval * rate.burst.max(1).saturating_sub(1);
         let start = self.busy_until.max(now);
         if start > now + tolerance {
-            self.strikes += 1;
-            if self.strikes >= STRIKES && !cooldown.is_zero() {
-                self.strikes = 0;
-                self.cooling_until = now + cooldown;
-                return Err(cooldown);
+            if !cooldown.is_zero() {
+                self.strikes += 1;
+                if self.strikes >= STRIKES {
+                    self.strikes = 0;
+                    self.cooling_until = now + cooldown;
+                    return Err(cooldown);
+                }
             }
             return Err(start - now - tolerance);
         }
         self.busy_until = start + interval;
         self.strikes /= 2;
         Ok(())
+    }
+
+    /// The rate may be another one by now: what is not used up yet are as many commands as before.
+    fn measure_in(&mut self, interval: Duration, now: Duration) {
+        if self.interval != interval && !self.interval.is_zero() {
+            let open = self.busy_until.saturating_sub(now);
+            self.busy_until = now + open.mul_f64(interval.as_secs_f64() / self.interval.as_secs_f64());
+        }
+        self.interval = interval;
     }
 
     fn is_idle(&self, now: Duration) -> bool {
@@ -202,6 +216,25 @@ mod tests {
         }
         assert_eq!(cell.take(RATE, at(30_000), at(20_000)), Err(at(10_000)), "although a second would do");
         assert_eq!(cell.take(RATE, at(30_000), at(30_000)), Ok(()));
+    }
+
+    #[test]
+    fn another_rate_takes_nothing_away_that_was_left() {
+        let slow = Rate { per_minute: 60, burst: 30 };
+        for fast in [600, 6_000, 6_000_000] {
+            let (fast, mut cell) = (Rate { per_minute: fast, ..slow }, Cell::default());
+            for _ in 0..28 {
+                assert_eq!(cell.take(slow, at(60_000), at(0)), Ok(()));
+            }
+            for _ in 0..2 {
+                assert_eq!(cell.take(fast, at(60_000), at(0)), Ok(()), "{fast:?}");
+            }
+            assert_eq!(cell.take(fast, at(60_000), at(0)), Err(fast.interval()), "and no more, {fast:?}");
+            assert_eq!(cell.take(fast, at(60_000), fast.interval()), Ok(()));
+            // Back again.
+            assert!(cell.take(slow, at(60_000), fast.interval()).is_err());
+            assert_eq!(cell.take(slow, at(60_000), fast.interval() + at(1_001)), Ok(()));
+        }
     }
 
     #[test]

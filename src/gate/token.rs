@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use super::provider::install_provider;
 use crate::clock::Timestamp;
+use crate::wire::topic::is_name;
 
 /// Longest token that is looked at, in bytes. Ours have about 400.
 pub const MAX_TOKEN_BYTES: usize = 4_096;
@@ -93,6 +94,9 @@ pub enum TokenError {
     /// For another audience.
     #[error("the token is for another audience")]
     Audience,
+    /// In the name of another than the one whose key has signed it.
+    #[error("the token's key may not speak for its subject in its role")]
+    Speaker,
     /// Its time is over.
     #[error("the token has expired")]
     Expired,
@@ -137,6 +141,9 @@ pub enum KeyError {
     /// Not a JWKS with a key of use.
     #[error("expected a JWKS with public keys for EdDSA (Ed25519), ES256 or RS256, and no secrets")]
     NotKeySet,
+    /// The file's name does not say whose key it is.
+    #[error("the file {} is not called after a node: expected NAME.pub.pem or NAME.pem", .0.display())]
+    Unnamed(PathBuf),
     /// The system gave no randomness.
     #[error("the system's random number generator failed")]
     Random,
@@ -202,7 +209,7 @@ impl SigningKey {
     /// The public key that verifies what this key signs.
     #[must_use]
     pub fn public(&self) -> PublicKey {
-        PublicKey(DecodingKey::from_ed_der(self.pair.public_key_raw()))
+        PublicKey { key: DecodingKey::from_ed_der(self.pair.public_key_raw()), node: None }
     }
 
     fn new(pair: rcgen::KeyPair) -> Self {
@@ -218,9 +225,12 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// A public Ed25519 key that verifies tokens.
+/// A public Ed25519 key that verifies tokens: those of everyone, or those of one node alone.
 #[derive(Clone)]
-pub struct PublicKey(DecodingKey);
+pub struct PublicKey {
+    key: DecodingKey,
+    node: Option<String>,
+}
 
 impl PublicKey {
     /// Reads a key as [`SigningKey::public_pem`] or `openssl pkey -pubout` writes it.
@@ -234,7 +244,7 @@ impl PublicKey {
         }
         let key = DecodingKey::from_ed_pem(pem.as_bytes()).map_err(|_| KeyError::NotPublic)?;
         match key.try_get_as_bytes() {
-            Ok(bytes) if bytes.len() == PUBLIC_KEY_BYTES => Ok(Self(key)),
+            Ok(bytes) if bytes.len() == PUBLIC_KEY_BYTES => Ok(Self { key, node: None }),
             _ => Err(KeyError::NotPublic),
         }
     }
@@ -245,6 +255,28 @@ impl PublicKey {
     /// When the file cannot be read or holds anything else.
     pub fn from_pem_file(path: &Path) -> Result<Self, KeyError> {
         from_file(path, Self::from_pem)
+    }
+
+    /// Reads the key of a node from a file that is called after it: `NAME.pub.pem`, as `orchd token key --out NAME.key` writes
+    /// it, or `NAME.pem`. Blocks for as long as the disk needs.
+    ///
+    /// # Errors
+    /// As [`PublicKey::from_pem_file`], and when the file's name is not that of a node.
+    pub fn of_node_file(path: &Path) -> Result<Self, KeyError> {
+        let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = file.strip_suffix(".pem").map(|name| name.strip_suffix(".pub").unwrap_or(name));
+        let name = name.filter(|name| is_name(name)).ok_or_else(|| KeyError::Unnamed(path.to_owned()))?;
+        Ok(Self::from_pem_file(path)?.of_node(name))
+    }
+
+    fn speaks_for(&self, claims: &Claims) -> bool {
+        self.node.as_ref().is_none_or(|node| claims.role == Role::Node && claims.sub == *node)
+    }
+
+    /// The same, for the tokens of this node alone.
+    #[must_use]
+    pub fn of_node(self, name: &str) -> Self {
+        Self { node: Some(name.to_owned()), ..self }
     }
 }
 
@@ -272,10 +304,11 @@ pub struct Verifier {
 
 impl Verifier {
     /// Accepts tokens signed by any of `keys` (several while a key is being rotated; none accepts nothing), issued by
-    /// `issuer` for `audience`.
+    /// `issuer` for `audience`. The key of a node is good for that node alone, even if it is among the others as well.
     #[must_use]
-    pub fn new(keys: Vec<PublicKey>, issuer: &str, audience: &str) -> Self {
+    pub fn new(mut keys: Vec<PublicKey>, issuer: &str, audience: &str) -> Self {
         install_provider();
+        keys.sort_by_key(|key| key.node.is_none());
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_issuer(&[issuer]);
         validation.set_audience(&[audience]);
@@ -316,8 +349,11 @@ impl Verifier {
     /// The claims and `nbf`, once signature, issuer and audience are right.
     fn decode(&self, token: &str) -> Result<(Claims, Option<i64>), TokenError> {
         for key in &self.keys {
-            match jsonwebtoken::decode::<AsWritten>(token, &key.0, &self.validation) {
-                Ok(data) => return data.claims.complete(),
+            match jsonwebtoken::decode::<AsWritten>(token, &key.key, &self.validation) {
+                Ok(data) => {
+                    let said = data.claims.complete()?;
+                    return if key.speaks_for(&said.0) { Ok(said) } else { Err(TokenError::Speaker) };
+                }
                 Err(error) => match refusal(error.kind()) {
                     // Another key may have signed it.
                     TokenError::Signature => {}

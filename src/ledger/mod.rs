@@ -13,6 +13,7 @@ pub mod audit;
 mod fault;
 pub mod generation;
 pub mod migrate;
+mod notes;
 mod readers;
 mod reserve;
 mod space;

@@ -148,6 +148,26 @@ async fn the_audit_chain_verifies_and_an_edited_record_breaks_it() {
 }
 
 #[tokio::test]
+async fn nothing_is_recorded_later_that_cannot_be_recorded_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    put(&ledger, "a").await.unwrap();
+    let connection = Connection::open(ledger.folder().join(LEDGER_FILE)).unwrap();
+    connection
+        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no'); END")
+        .unwrap();
+    ledger.note(note("ok")).unwrap();
+    // The commit that carries the record fails, and so does what was to be committed with it.
+    assert!(put(&ledger, "b").await.is_err());
+    assert_eq!(ledger.note(note("ok")).unwrap_err().code, Code::Busy);
+    connection.execute_batch("DROP TRIGGER full").unwrap();
+    put(&ledger, "b").await.unwrap();
+    ledger.note(note("ok")).unwrap();
+    ledger.close();
+    assert_eq!(audit::verify(&connection).unwrap().unwrap().seq, 2, "what was accepted is recorded");
+}
+
+#[tokio::test]
 async fn a_read_that_takes_too_long_is_cut_off() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());

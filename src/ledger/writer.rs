@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::audit::seal::{Sealer, seal_end};
 use super::audit::{self, Entry};
 use super::fault::storage_full;
+use super::notes::Notes;
 use super::reserve::Reserve;
 use super::unit::{Unit, Work};
 use super::{Committed, Options};
@@ -32,9 +33,6 @@ const QUEUE: usize = 1_024;
 
 /// Most units in one transaction, so that the first does not wait long for the last.
 const GROUP: usize = 256;
-
-/// Audit records that may wait for the next commit. At 20,000 reads a second a commit takes 1,000 of them.
-const NOTES: usize = 16_384;
 
 /// Longest time that an audit record of a read waits for a commit.
 const NOTE_DELAY: Duration = Duration::from_millis(50);
@@ -103,7 +101,7 @@ fn monotonic() -> Duration {
 pub(super) struct Writer {
     sender: SyncSender<Message>,
     permits: Arc<Semaphore>,
-    notes: Arc<Mutex<Vec<Entry>>>,
+    notes: Arc<Notes>,
     sealer: Arc<OnceLock<Sealer>>,
     stats: Arc<WriterStats>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -121,7 +119,7 @@ impl Writer {
         let (sender, receiver) = sync_channel(QUEUE + 2);
         let stats = Arc::new(WriterStats::default());
         stats.full.store(!reserve.is_held(), Ordering::Release);
-        let notes = Arc::new(Mutex::new(Vec::new()));
+        let notes = Arc::new(Notes::default());
         let head = audit::head(&connection)?;
         let sealer = Arc::new(OnceLock::new());
         let mut wal = path.as_os_str().to_owned();
@@ -175,14 +173,7 @@ impl Writer {
     }
 
     pub(super) fn note(&self, entry: Entry) -> Result<(), Fault> {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        if notes.len() >= NOTES {
-            return Err(Fault::new(Code::Busy, "the audit trail cannot keep up").retry_after(100));
-        }
-        notes.push(entry);
-        let first = notes.len() == 1;
-        drop(notes);
-        if first {
+        if self.notes.push(entry)? {
             // Full only when the writer is about to run anyway.
             let _ = self.sender.try_send(Message::Notes);
         }
@@ -202,7 +193,7 @@ impl Writer {
 struct Thread {
     connection: Connection,
     receiver: Receiver<Message>,
-    notes: Arc<Mutex<Vec<Entry>>>,
+    notes: Arc<Notes>,
     /// Taken from `notes`, not yet committed.
     pending_notes: Vec<Entry>,
     stats: Arc<WriterStats>,
@@ -268,7 +259,7 @@ impl Thread {
     }
 
     fn process(&mut self, group: Vec<Queued>) {
-        self.pending_notes.append(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+        self.notes.take(&mut self.pending_notes);
         let mut group = self.refuse_while_full(group);
         if group.is_empty() && self.pending_notes.is_empty() {
             return;
@@ -315,6 +306,10 @@ impl Thread {
             };
             finish_all(single, results);
         }
+        // The records of reads, when there was nothing to carry them: perhaps there is room now.
+        if !self.pending_notes.is_empty() {
+            let _ = self.attempt(&mut []);
+        }
     }
 
     /// Runs a group in one transaction. An error means that the transaction is gone and nothing of it was written.
@@ -326,6 +321,7 @@ impl Thread {
             Ok((results, head)) => {
                 self.head = head;
                 self.pending_notes.clear();
+                self.notes.written();
                 if let Some(committed) = &self.committed {
                     committed(group.len(), started.elapsed());
                 }
@@ -341,6 +337,7 @@ impl Thread {
                 if !self.connection.is_autocommit() {
                     let _ = self.connection.execute_batch("ROLLBACK");
                 }
+                self.notes.failed();
                 let lost = Fault::from(error);
                 tracing::warn!(code = %lost.code, units = group.len(), "a group of the ledger was undone");
                 Err(lost)

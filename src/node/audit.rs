@@ -134,6 +134,7 @@ pub(super) fn commands() -> Vec<Entry<NodeState>> {
             tailed(state, tail)
         })
         .sensitive()
+        .private()
         .when_full(),
         Entry::job(
             "node",

@@ -84,6 +84,7 @@ impl Named<'_> {
             }
             "auth.jwks_file" => trusted(KeyFiles { jwks: Some(path.to_owned()), ..KeyFiles::default() }),
             "listener.trusted_key_files" => PublicKey::from_pem_file(path).map(drop).map_err(said),
+            "listener.node_key_files" => PublicKey::of_node_file(path).map(drop).map_err(said),
             "node.key_file" if self.role == Role::Node => NodeKey::check(path).map_err(said),
             "conscience.rules_file" => {
                 let wrong = |reason: String| format!("`{}`: {reason}", path.display());

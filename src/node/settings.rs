@@ -193,7 +193,7 @@ pub(super) fn auth(config: &Config) -> Result<guard::Settings, RunError> {
         public: auth.trusted_key_files.clone(),
         hs256_secret: auth.hs256_secret_file.clone(),
         jwks: auth.jwks_file.clone(),
-        fetched: auth.jwks_url.is_some().then(|| cache.clone()),
+        fetched: auth.jwks_url.clone().map(|url| (cache.clone(), url)),
     };
     let leeway = i64::try_from(auth.leeway.as_secs()).unwrap_or(i64::MAX);
     let policy = &config.policy;

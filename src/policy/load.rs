@@ -1,14 +1,15 @@
 //! A bundle: a folder of Rego files, with their tests and data.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::signed::{self, Signer};
 use super::trial::{self, Trial};
 use super::{MAX_TEXT_BYTES, Module, PolicyError, PolicySet};
+use crate::small_file;
 
 /// The data of a bundle, a JSON object; policies see it under `data`.
 pub(super) const DATA_FILE: &str = "data.json";
@@ -18,6 +19,12 @@ const TEST_ENDING: &str = "_test.rego";
 
 /// Most files of a bundle.
 const MAX_FILES: usize = 256;
+
+/// Most names that are looked at in its folder and below.
+const MAX_ENTRIES: usize = 4_096;
+
+/// How deep folders may nest in it.
+const MAX_DEPTH: u32 = 8;
 
 /// Where a bundle is, and who must have signed it.
 #[derive(Clone)]
@@ -63,20 +70,59 @@ impl PolicySet {
     }
 }
 
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> PolicyError + use<> {
+    let path = path.to_owned();
+    move |source| PolicyError::Unreadable { path, source }
+}
+
+/// What `opa` would take from a file of this name, and a bundle here takes only where [`is_read`] says so.
+fn is_policy_elsewhere(name: &str) -> bool {
+    is_read(name) || ["data.yaml", "data.yml"].contains(&name)
+}
+
+/// What is in `folder`, with its names. What is hidden is nobody's policy, such as the folders that a mount of Kubernetes keeps
+/// its files in; nor are names that are no text.
+fn visible(folder: &Path, looked_at: &mut usize) -> Result<Vec<(PathBuf, String)>, PolicyError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable(folder))? {
+        let entry = entry.map_err(unreadable(folder))?;
+        *looked_at += 1;
+        if *looked_at > MAX_ENTRIES {
+            return Err(PolicyError::TooLarge);
+        }
+        let name = entry.file_name().to_str().filter(|name| !name.starts_with('.')).map(str::to_owned);
+        found.extend(name.map(|name| (entry.path(), name)));
+    }
+    Ok(found)
+}
+
+/// Checks that no policy stands below the folder of the bundle: it would be left out, and refuse nothing.
+fn nothing_in(folder: &Path, depth: u32, looked_at: &mut usize) -> Result<(), PolicyError> {
+    for (path, name) in visible(folder, looked_at)? {
+        if path.is_dir() {
+            let depth = depth.checked_sub(1).ok_or(PolicyError::TooLarge)?;
+            nothing_in(&path, depth, looked_at)?;
+        } else if is_policy_elsewhere(&name) {
+            return Err(PolicyError::Misplaced(path));
+        }
+    }
+    Ok(())
+}
+
 impl Bundle {
     pub(super) fn read(source: &BundleSource) -> Result<Self, PolicyError> {
         let folder = source.folder.as_path();
-        let unreadable = |path: &Path| {
-            let path = path.to_owned();
-            move |source| PolicyError::Unreadable { path, source }
-        };
         let mut names = Vec::new();
-        for entry in fs::read_dir(folder).map_err(unreadable(folder))? {
-            let name = entry.map_err(unreadable(folder))?.file_name();
-            // Names that are no text are nobody's policies.
-            names.extend(name.to_str().map(str::to_owned));
+        let mut looked_at = 0;
+        for (path, name) in visible(folder, &mut looked_at)? {
+            if path.is_dir() {
+                nothing_in(&path, MAX_DEPTH, &mut looked_at)?;
+            } else if is_read(&name) {
+                names.push(name);
+            } else if is_policy_elsewhere(&name) {
+                return Err(PolicyError::Misplaced(path));
+            }
         }
-        names.retain(|name| is_read(name));
         names.sort();
         if names.len() > MAX_FILES {
             return Err(PolicyError::TooLarge);
@@ -86,7 +132,7 @@ impl Bundle {
         for name in names {
             let path = folder.join(&name);
             let mut text = String::new();
-            let file = File::open(&path).map_err(unreadable(&path))?;
+            let file = small_file::open(&path).map_err(unreadable(&path))?;
             left -= file.take(left).read_to_string(&mut text).map_err(unreadable(&path))? as u64;
             if left == 0 {
                 return Err(PolicyError::TooLarge);

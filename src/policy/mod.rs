@@ -62,6 +62,9 @@ pub enum PolicyError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A policy, or data, that stands where nothing is read.
+    #[error("{}: policies are read from *.rego and data.json right in their folder; put it there, or take it away", .0.display())]
+    Misplaced(PathBuf),
     /// More text than is taken.
     #[error("the policies and their data have more than {MAX_TEXT_BYTES} bytes")]
     TooLarge,

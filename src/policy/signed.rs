@@ -6,7 +6,6 @@
 //! nobody can take a policy out of it either.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -16,6 +15,7 @@ use serde_json::Value;
 
 use super::PolicyError;
 use super::load::{Bundle, DATA_FILE, is_read};
+use crate::small_file;
 
 /// The file of signatures.
 const SIGNATURES: &str = ".signatures.json";
@@ -52,7 +52,7 @@ pub(super) fn check(folder: &Path, bundle: &Bundle, signer: &dyn Signer) -> Resu
     let wrong = |reason: &str| PolicyError::Signature(reason.to_owned());
     let path = folder.join(SIGNATURES);
     let mut text = String::new();
-    let file = File::open(&path).map_err(|_| wrong("there is no .signatures.json that can be read"))?;
+    let file = small_file::open(&path).map_err(|_| wrong("there is no .signatures.json that can be read"))?;
     let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
     if !read.is_ok_and(|bytes| bytes as u64 <= MAX_BYTES) {
         return Err(wrong(".signatures.json cannot be read, or is too large"));

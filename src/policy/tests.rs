@@ -203,6 +203,36 @@ fn a_bundle_that_cannot_be_read_is_not_loaded() {
 }
 
 #[test]
+fn a_policy_that_stands_where_nothing_is_read_is_refused_and_not_left_out() {
+    let misplaced = |name: &str| {
+        let folder = bundle(&[POLICY, DATA]);
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, POLICY.1).unwrap();
+        (PolicySet::load(&unsigned(folder.path()), RULE), path)
+    };
+    for name in
+        ["sub/more.rego", "a/b/c/data.json", "sub/more_test.rego", "data.yaml", "data.yml", "sub/data.yaml"]
+    {
+        let (loaded, path) = misplaced(name);
+        assert!(matches!(loaded, Err(PolicyError::Misplaced(found)) if found == path), "{name}");
+    }
+    assert!(matches!(misplaced("1/2/3/4/5/6/7/8/9/10/11/x.rego").0, Err(PolicyError::TooLarge)));
+    // What opa would not take for a policy either, and what is hidden.
+    for name in ["sub/README.md", ".git/x.rego", "sub/.x.rego", "values.yaml"] {
+        assert!(misplaced(name).0.is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn a_pipe_in_a_bundle_is_not_waited_for() {
+    let folder = bundle(&[POLICY, DATA]);
+    let (mode, kind) = (rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR, rustix::fs::FileType::Fifo);
+    rustix::fs::mknodat(rustix::fs::CWD, folder.path().join("b.rego"), kind, mode, 0).unwrap();
+    assert!(matches!(PolicySet::load(&unsigned(folder.path()), RULE), Err(PolicyError::Unreadable { .. })));
+}
+
+#[test]
 fn what_stands_in_a_test_file_does_not_run() {
     let folder = bundle(&[
         ("a.rego", "package orchd.gate\ndeny if input.a == 1"),

@@ -104,6 +104,7 @@ pub fn commands() -> Vec<Command<Schedule>> {
                 })
             },
         )
+        .sensitive()
         .when_full(),
         Command::write(
             SERVICE,
@@ -118,6 +119,7 @@ pub fn commands() -> Vec<Command<Schedule>> {
                 Ok(move |unit: &mut Unit<'_>| schedule.set_paused(unit, &request.name, Some(reason.clone())))
             },
         )
+        .sensitive()
         .when_full(),
         Command::write(
             SERVICE,
@@ -128,6 +130,7 @@ pub fn commands() -> Vec<Command<Schedule>> {
                 Ok(move |unit: &mut Unit<'_>| schedule.set_paused(unit, &request.name, None))
             },
         )
+        .sensitive()
         .when_full(),
     ]
 }

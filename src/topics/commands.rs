@@ -41,7 +41,11 @@ works on while the disk is full.
             name.replace('/', "."),
             command.kind.as_str(),
             also.join(", "),
-            yes(command.sensitive),
+            match (command.sensitive, command.private) {
+                (signed, false) => yes(signed),
+                (true, true) => "yes, private",
+                (false, true) => "private",
+            },
             yes(command.when_full),
             command.summary,
         );

@@ -180,6 +180,27 @@ fn rs256_is_believed_from_pem_and_from_a_jwks() {
     load(set(json!([jwk("r1"), jwk("r2")]))).unwrap().verify(&good, at(NOW)).unwrap();
     let other = load(set(json!([jwk("r2")]))).unwrap();
     assert_eq!(other.verify(&good, at(NOW)), Err(TokenError::Signature), "the kid names no key of ours");
+    // What a key says of itself counts; what it does not say hinders nothing.
+    let with = |name: &str, value: Value| {
+        let mut jwk = jwk("r1");
+        jwk[name] = value;
+        load(set(json!([jwk])))
+    };
+    for (name, value) in [
+        ("use", json!("enc")),
+        ("use", json!("tls")),
+        ("alg", json!("RSA-OAEP")),
+        ("alg", json!("PS256")),
+        ("alg", json!("RS512")),
+        ("alg", json!("XYZ")),
+        ("key_ops", json!(["encrypt"])),
+        ("key_ops", json!([])),
+    ] {
+        assert!(with(name, value.clone()).is_err(), "{name}: {value}");
+    }
+    for (name, value) in [("use", json!("sig")), ("alg", json!(null)), ("key_ops", json!(["verify"]))] {
+        with(name, value).unwrap().verify(&good, at(NOW)).unwrap();
+    }
     assert!(load(set(json!([]))).is_err());
     assert!(load(set(json!([{ "kty": "oct", "k": b64(SECRET.as_bytes()), "alg": "HS256" }]))).is_err());
     let short = openssl(&["genrsa", "1024"], b"");

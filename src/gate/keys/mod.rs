@@ -50,6 +50,12 @@ struct ApiKey {
     expires_at: Option<i64>,
 }
 
+impl ApiKey {
+    fn is_valid(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|end| now.millis() < end)
+    }
+}
+
 #[derive(Default)]
 struct Known {
     by_id: HashMap<Arc<str>, Arc<ApiKey>>,
@@ -112,15 +118,27 @@ impl Keys {
 
     /// Who has the key with this hash; `None` when there is none that is valid at `now`.
     pub(super) fn by_hash(&self, hash: &[u8; 32], now: Timestamp) -> Option<Arc<Identity>> {
-        let key = self.known().by_hash.get(hash)?.clone();
-        self.is_used(&key, now).then(|| key.identity.clone())
+        let key = self.known().by_hash.get(hash).filter(|key| key.is_valid(now))?.clone();
+        self.used(&key.id, now);
+        Some(key.identity.clone())
     }
 
-    /// Id, owner and signing key of the key with this id; `None` when there is none that is valid at `now`.
+    /// Id, owner and signing key of the key with this id; `None` when there is none that is valid at `now`. Anyone can name an
+    /// id: the key is used only by a signature that is right.
     pub(super) fn by_id(&self, id: &str, now: Timestamp) -> Option<(Arc<str>, Arc<Identity>, hmac::Key)> {
-        let key = self.known().by_id.get(id)?.clone();
+        let key = self.known().by_id.get(id).filter(|key| key.is_valid(now))?.clone();
         let signing = key.signing.clone()?;
-        self.is_used(&key, now).then(|| (key.id.clone(), key.identity.clone(), signing))
+        Some((key.id.clone(), key.identity.clone(), signing))
+    }
+
+    /// Whether there is a key with this id that is valid at `now`.
+    pub(super) fn is_in_force(&self, id: &str, now: Timestamp) -> bool {
+        self.known().by_id.get(id).is_some_and(|key| key.is_valid(now))
+    }
+
+    /// The key with this id was used.
+    pub(super) fn used(&self, id: &Arc<str>, now: Timestamp) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), now.millis());
     }
 
     /// When the key that ends first ends, of those that are valid at `now`.
@@ -148,14 +166,6 @@ impl Keys {
         dormant
     }
 
-    fn is_used(&self, key: &ApiKey, now: Timestamp) -> bool {
-        let valid = key.expires_at.is_none_or(|end| now.millis() < end);
-        if valid {
-            self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id.clone(), now.millis());
-        }
-        valid
-    }
-
     fn known(&self) -> std::sync::RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -178,14 +188,16 @@ impl Keys {
 
     fn ready(&self, row: &KeyRow) -> ApiKey {
         let text = self.seal.open(PURPOSE, &row.sealed).ok();
+        let id: Arc<str> = row.id.as_str().into();
         ApiKey {
-            id: row.id.as_str().into(),
+            id: id.clone(),
             identity: Arc::new(Identity {
                 principal: principal(&row.lineage),
                 inbox: Inbox::named(&row.name),
                 // What cannot be understood allows nothing.
                 permissions: Permissions::new(row.permissions.clone()).unwrap_or_default(),
                 rate_per_min: row.rate_per_min,
+                key: Some(id),
             }),
             hash: row.hash,
             signing: text.map(|text| hmac::Key::new(hmac::HMAC_SHA256, &text)),

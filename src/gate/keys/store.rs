@@ -90,6 +90,11 @@ impl KeyRow {
 /// # Errors
 /// `conflict` when a key in force has its name.
 pub(super) fn insert(unit: &Unit<'_>, row: &KeyRow) -> Result<(), Fault> {
+    // One that has expired gives its name up.
+    unit.prepare_cached(
+        "UPDATE api_key SET replaced_by = ?2 WHERE name = ?1 AND revoked_at IS NULL AND replaced_by IS NULL AND expires_at <= ?3",
+    )?
+    .execute(params![row.name, row.id, unit.now().millis()])?;
     let taken = unit
         .prepare_cached(
             "SELECT 1 FROM api_key WHERE name = ?1 AND revoked_at IS NULL AND replaced_by IS NULL",

@@ -185,3 +185,42 @@ fn secrets_do_not_show() {
         SigningKey::from_pem("-----BEGIN PRIVATE KEY-----\nc2VzYW1l\n-----END PRIVATE KEY-----").unwrap_err();
     assert!(!error.to_string().contains("sesame") && !format!("{error:?}").contains("c2VzYW1l"));
 }
+
+#[test]
+fn the_key_of_a_node_speaks_for_that_node_alone() {
+    let (issuer, node) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+    let token = |key: &SigningKey, sub: &str, role| {
+        mint(key, &Claims { sub: sub.to_owned(), role, ..claims() }).unwrap()
+    };
+    // Also where someone has put the node's key among those of issuers.
+    let keys = vec![issuer.public(), node.public(), node.public().of_node("n1")];
+    let verifier = Verifier::new(keys, "orchd", "mqtt");
+    assert!(verifier.verify(&token(&node, "n1", Role::Node), NOW).is_ok());
+    for (sub, role) in [("n2", Role::Node), ("n1", Role::Client), ("admin", Role::Client), ("N1", Role::Node)]
+    {
+        assert_eq!(
+            verifier.verify(&token(&node, sub, role), NOW),
+            Err(TokenError::Speaker),
+            "{sub} {role:?}"
+        );
+        assert!(verifier.verify(&token(&issuer, sub, role), NOW).is_ok(), "{sub} {role:?}");
+    }
+}
+
+#[test]
+fn the_file_of_a_node_s_key_says_whose_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = SigningKey::generate().unwrap();
+    for (file, name) in [
+        ("n1.pub.pem", Some("n1")),
+        ("node-7.lab.pem", Some("node-7.lab")),
+        (".pub.pem", None),
+        ("n1.key", None),
+        ("n 1.pem", None),
+    ] {
+        let path = dir.path().join(file);
+        std::fs::write(&path, key.public_pem()).unwrap();
+        let read = PublicKey::of_node_file(&path);
+        assert_eq!(read.ok().and_then(|key| key.node).as_deref(), name, "{file}");
+    }
+}

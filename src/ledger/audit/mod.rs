@@ -101,6 +101,9 @@ pub struct Record {
     pub hash: [u8; 32],
 }
 
+/// Behind which record the trail begins: what has a number up to there is none of it.
+const FLOOR: &str = "(SELECT coalesce(max(seq), 0) FROM audit_checkpoint)";
+
 const COLUMNS: &str = "seq, at, principal, command, message_id, outcome, count, payload_size, payload_hash, hash, topic, reason, decision";
 
 impl Record {
@@ -217,8 +220,9 @@ pub(crate) fn append(connection: &Connection, head: Head, entry: &Entry) -> Resu
 /// # Errors
 /// What SQLite says.
 pub fn tail(connection: &Connection, after: i64, count: u32) -> Result<Vec<Record>, rusqlite::Error> {
-    let mut statement = connection
-        .prepare(&format!("SELECT {COLUMNS} FROM audit WHERE seq > ?1 ORDER BY seq DESC LIMIT ?2"))?;
+    let mut statement = connection.prepare(&format!(
+        "SELECT {COLUMNS} FROM audit WHERE seq > max(?1, {FLOOR}) ORDER BY seq DESC LIMIT ?2"
+    ))?;
     let rows = statement.query_map(params![after, count], Record::from_row)?;
     let mut records = rows.collect::<Result<Vec<_>, _>>()?;
     records.reverse();
@@ -230,8 +234,9 @@ pub fn tail(connection: &Connection, after: i64, count: u32) -> Result<Vec<Recor
 /// # Errors
 /// What SQLite says.
 pub fn page(connection: &Connection, after: i64, count: u32) -> Result<Vec<Record>, rusqlite::Error> {
-    let mut statement = connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2"))?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM audit WHERE seq > max(?1, {FLOOR}) ORDER BY seq LIMIT ?2"
+    ))?;
     statement.query_map(params![after, count], Record::from_row)?.collect()
 }
 

@@ -179,6 +179,17 @@ async fn old_records_go_behind_a_checkpoint_and_the_rest_still_verifies() {
     let sound = check(&connection, &key(1)).unwrap().unwrap();
     assert_eq!((sound.checkpoint.unwrap().head.seq, sound.head.seq, sound.records), (1_200, 3_001, 1_801));
     assert!(verify(&connection).unwrap().is_ok());
+    // What has a number from before is none of the trail, and is not given out as if it were.
+    connection
+        .execute(
+            "INSERT INTO audit SELECT 7, at, principal, command, message_id, 'forged', count, payload_size, payload_hash, hash,
+                                      topic, reason, decision FROM audit WHERE seq = 1300",
+            [],
+        )
+        .unwrap();
+    assert_eq!(page(&connection, 0, 1).unwrap()[0].seq, 1_201);
+    assert_eq!(tail(&connection, 0, 5_000).unwrap()[0].seq, 1_201);
+    connection.execute("DELETE FROM audit WHERE seq = 7", []).unwrap();
     let told = tail(&connection, 0, 1).unwrap().remove(0);
     assert_eq!((&*told.entry.command, &*told.entry.principal), ("audit/retain", NODE));
 
