@@ -323,7 +323,7 @@ async fn who_sends_the_commands_of_another_again_locks_nobody_out() {
     }
     // Heard by others, and sent again and again; so are such from long ago, and one that is not yet of age.
     let old = [signed(3, -400), signed(4, -31_536_000), signed(5, 400)];
-    for attempt in fresh.iter().chain(&old) {
+    for attempt in old.iter().chain(&fresh) {
         // Fewer in all than are answered of those that come too fast.
         for _ in 0..12 {
             attempt.send(&mut app).await;

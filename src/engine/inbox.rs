@@ -26,7 +26,6 @@ pub(super) struct Key {
 
 /// What is known of a command.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it at a time")]
 pub(super) enum Known {
     /// It took effect, and this was the answer; `on_its_way` to this route when it is still to be published there.
     Answered { row: i64, stored: Stored, on_its_way: Option<Route> },
