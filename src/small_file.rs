@@ -33,10 +33,19 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 /// As [`open`]; `InvalidData` where it is not UTF-8.
 pub fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
+    String::from_utf8(read_bytes(path)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "this is not text in UTF-8"))
+}
+
+/// What is in a file.
+///
+/// # Errors
+/// As [`open`].
+pub fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
     // It may grow meanwhile.
-    let read = open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-    if read as u64 > MAX_BYTES { Err(too_large()) } else { Ok(text) }
+    let read = open(path)?.take(MAX_BYTES + 1).read_to_end(&mut content)?;
+    if read as u64 > MAX_BYTES { Err(too_large()) } else { Ok(content) }
 }
 
 fn too_large() -> io::Error {

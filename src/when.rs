@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp as Instant, Zoned};
 
 use crate::clock::Timestamp;
@@ -31,7 +31,11 @@ enum Rule {
     Never,
     /// Milliseconds.
     Every(i64),
-    Cron(Box<Cron>),
+    Cron {
+        cron: Box<Cron>,
+        /// Minutes and hours are named, one by one or as a range.
+        fixed: bool,
+    },
 }
 
 impl When {
@@ -39,6 +43,12 @@ impl When {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether it goes by the wall clock.
+    #[must_use]
+    pub const fn is_by_the_clock(&self) -> bool {
+        matches!(self.rule, Rule::Cron { .. })
     }
 
     /// Whether there is no such time.
@@ -53,7 +63,8 @@ impl When {
         match &self.rule {
             Rule::Never => None,
             Rule::Every(millis) => Some(after.plus_millis(*millis)),
-            Rule::Cron(cron) => {
+            Rule::Cron { cron, fixed: true } => next_fixed(cron, after, zone),
+            Rule::Cron { cron, .. } => {
                 let after = Zoned::new(Instant::from_millisecond(after.millis()).ok()?, zone.clone());
                 let next = cron.find_next_occurrence(&after, false).ok()?;
                 Some(Timestamp::from_millis(next.timestamp().as_millisecond()))
@@ -73,6 +84,31 @@ impl When {
     }
 }
 
+/// The first time after `after` of an expression whose minutes and hours are named. Each of its times by the wall clock is one
+/// run: the clock may show it twice, of which the first counts, or not at all, which makes it the end of the gap.
+fn next_fixed(cron: &Cron, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    let after = Instant::from_millisecond(after.millis()).ok()?;
+    let mut wall = zone.to_datetime(after);
+    loop {
+        // A clock that neither skips nor repeats anything.
+        let found = cron.find_next_occurrence(&wall.to_zoned(TimeZone::UTC).ok()?, false).ok()?;
+        wall = found.datetime();
+        let times = zone.to_ambiguous_timestamp(wall);
+        let time = match times.offset() {
+            AmbiguousOffset::Unambiguous { .. } => times.compatible().ok()?,
+            AmbiguousOffset::Fold { .. } => times.earlier().ok()?,
+            AmbiguousOffset::Gap { .. } => {
+                let before = times.earlier().ok()?;
+                zone.following(before).next()?.timestamp()
+            }
+        };
+        // The second time that the clock shows it.
+        if time > after {
+            return Some(Timestamp::from_millis(time.as_millisecond()));
+        }
+    }
+}
+
 impl FromStr for When {
     type Err = String;
 
@@ -86,7 +122,11 @@ impl FromStr for When {
         } else {
             let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
             let cron = parser.parse(text).map_err(|_| FORM.to_owned())?;
-            Rule::Cron(Box::new(cron))
+            // `@daily` and its like are fixed but for `@hourly`, which is a wildcard.
+            let mut fields = text.split_whitespace().take(2);
+            let fixed =
+                !text.eq_ignore_ascii_case("@hourly") && !fields.any(|field| field.contains(['*', '/', '?']));
+            Rule::Cron { cron: Box::new(cron), fixed }
         };
         let when = Self { text: text.to_owned(), rule };
         if !when.is_never() && when.next(Timestamp::from_millis(0), &TimeZone::UTC).is_none() {

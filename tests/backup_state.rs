@@ -5,9 +5,10 @@ mod support;
 
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use support::vault::said;
-use support::{Caller, Repository};
+use support::{Caller, Daemon, DaemonOptions, MosquittoOptions, Repository, Stages, Via, mosquitto};
 
 #[tokio::test]
 async fn a_sealed_state_without_its_key_is_not_started_with_another() {
@@ -143,4 +144,33 @@ async fn a_second_node_on_the_same_state_is_told_so_before_anything_else() {
     assert_eq!(second.status.code(), Some(1));
     assert!(said(&second).contains("another orchd is running on this state folder"), "{}", said(&second));
     daemon.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_change_of_the_password_that_is_cut_off_is_ended_by_the_next_and_leaves_no_old_one() {
+    let Some(broker) = mosquitto(MosquittoOptions::default()).await else { return };
+    for stage in ["password added", "password written", "passwords removed"] {
+        let (repository, mut stages) = (Repository::default(), Stages::new());
+        let options = repository.configure(DaemonOptions::new("locksmith", Via::Plain(broker.addr())));
+        let mut daemon = Daemon::start(stages.configure(options)).await;
+        let mut asker = Caller::connect(broker.addr(), &stage.replace(' ', "-"), &daemon).await;
+        asker.ask_ok("phoenix/backup", json!({})).await;
+        let old = repository.aside("old");
+        std::fs::copy(repository.password_file(), &old).unwrap();
+        std::fs::write(repository.aside("password.new"), "another one\n").unwrap();
+        stages.stop_at(stage);
+        asker.send("cut-off", "phoenix/password", &json!({})).await;
+        let stopped = stages.stopped().await;
+        kill_process(Pid::from_raw(stopped.pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+        stopped.gone().await;
+        assert_eq!(asker.reply_to("cut-off").await["error"]["code"], "unavailable", "{stage}");
+        // What stands in the file opens it at any time.
+        asker.ask_ok("phoenix/backup", json!({})).await;
+        asker.ask_ok("phoenix/password", json!({})).await;
+        assert!(!repository.aside("password.new").exists(), "{stage}");
+        let refused = repository.orchd_with(&["list"], &old);
+        assert!(!refused.status.success(), "{stage}: the old password still opens it");
+        asker.ask_ok("phoenix/verify", json!({ "read_data": 100 })).await;
+        daemon.terminate().await;
+    }
 }

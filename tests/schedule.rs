@@ -5,7 +5,7 @@ mod support;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::{Caller, Daemon, DaemonOptions, MosquittoOptions, Via, mosquitto};
+use support::{Caller, Daemon, DaemonOptions, MosquittoOptions, Repository, Stages, Via, mosquitto};
 
 /// The command line on the machine of `daemon`.
 fn orchd(daemon: &Daemon, words: &[&str]) -> String {
@@ -77,5 +77,44 @@ async fn audit_checkpoints_are_an_entry_of_the_schedule_and_keep_what_is_to_be_k
     let after = asker.ask_ok("node/audit/verify", json!({})).await;
     assert_eq!((&after["sound"], &after["removed_up_to"]), (&json!(true), &Value::Null), "{after}");
     assert!(after["records"].as_u64() > before["records"].as_u64(), "{after}");
+    daemon.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_scheduled_run_that_a_kill_cut_off_goes_on_alone_and_its_outcome_is_put_down() {
+    let Some(broker) = mosquitto(MosquittoOptions::default()).await else { return };
+    let (repository, mut stages) = (Repository::default(), Stages::new());
+    let options = repository.configure(DaemonOptions::new("sleepwalker", Via::Plain(broker.addr())));
+    let mut daemon = Daemon::start(stages.configure(options)).await;
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
+    stages.stop_at("copied");
+    asker.ask_ok("node/schedule/run", json!({ "name": "backup" })).await;
+    let stopped = stages.stopped().await;
+    daemon.kill();
+    stopped.gone().await;
+    let left = daemon.state_dir().join("phoenix/drill");
+    std::fs::create_dir_all(&left).unwrap();
+
+    stages.stop_at("copied");
+    daemon.start_again().await;
+    assert!(!left.exists(), "what a killed worker left is still there");
+    let resumed = stages.stopped().await;
+    let agenda = asker.ask_ok("node/schedule/list", json!({})).await;
+    let backup = entry(&agenda["entries"], "backup");
+    assert_eq!((&backup["running"], &backup["runs"]), (&json!(true), &json!(1)), "{backup}");
+    assert!(backup["last"]["outcome"].is_null(), "{backup}");
+    let refused = asker.ask("node/schedule/run", json!({ "name": "backup" })).await;
+    assert_eq!(refused["error"]["code"], "conflict", "{refused}");
+    drop(resumed);
+    let runs = "orchd_schedule_runs_total{task=\"backup\",outcome=\"ok\"}";
+    daemon.until_metric(runs, |runs| runs == 1.0).await;
+    let agenda = asker.ask_ok("node/schedule/list", json!({})).await;
+    let backup = entry(&agenda["entries"], "backup");
+    assert_eq!((&backup["running"], &backup["last"]["outcome"]), (&json!(false), &json!("ok")), "{backup}");
+    let jobs = asker.ask_ok("node/jobs/list", json!({ "limit": 50 })).await;
+    let jobs = jobs["jobs"].as_array().unwrap();
+    let of_schedule: Vec<_> = jobs.iter().filter(|job| job["command"] == "phoenix/backup").collect();
+    assert_eq!(of_schedule.len(), 1, "{of_schedule:?}");
+    assert_eq!(of_schedule[0]["state"], "succeeded");
     daemon.terminate().await;
 }

@@ -90,7 +90,7 @@ async fn run(
     listen_for_signals(shutdown.clone(), reload)?;
     let ports = Ports::open(&config).await?;
     let (ready, _) = mpsc::channel(1);
-    let config_text = config::portable(&provenance);
+    let (config_text, config_files) = (config::portable(&provenance), config::public_files(&provenance));
     let signals = Signals {
         shutdown,
         reload: asked,
@@ -101,6 +101,7 @@ async fn run(
         }),
         systemd: Arc::new(Systemd::from_env(|name| std::env::var_os(name))),
         config_text,
+        config_files,
         ready,
     };
     Ok(node::run(config, ports, signals).await?)

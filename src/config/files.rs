@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::keys::{Key, Role};
 use super::kind::{Holds, Kind, Value, unresolved};
@@ -43,6 +43,18 @@ pub fn check_credentials(provenance: &Provenance, role: Role) -> Vec<Mistake> {
         Some(Mistake::error(setting.origin.clone(), key.path, wrong, right))
     });
     missing.collect()
+}
+
+/// The files and folders that a node reads, and that are no secrets.
+#[must_use]
+pub fn public_files(provenance: &Provenance) -> Vec<PathBuf> {
+    let public = |key: &Key| {
+        matches!(
+            key.kind,
+            Kind::Path(Holds::Public | Holds::Bundle) | Kind::Paths(Holds::Public | Holds::Bundle)
+        )
+    };
+    paths(provenance, Role::Node).filter(|(key, ..)| public(key)).map(|(.., path)| path.into()).collect()
 }
 
 /// The name of the credential that has not been found.

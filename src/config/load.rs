@@ -204,7 +204,11 @@ impl<'a> Reader<'a> {
             };
             match key.kind.read(&entry.written, &self.context) {
                 Ok(value) => {
-                    let portable = Context { credentials: None, portable: true, ..self.context.clone() };
+                    // Whole paths: it is read in another folder.
+                    let here = std::env::current_dir().unwrap_or_default();
+                    let folder = here.join(&self.context.folder);
+                    let portable =
+                        Context { credentials: None, portable: true, folder, ..self.context.clone() };
                     let portable = key.kind.read(&entry.written, &portable).ok();
                     Some(Setting { value: Some(value), portable, origin: entry.origin.clone() })
                 }

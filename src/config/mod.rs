@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use crate::small_file;
 pub use choices::{Auth, AuthMode, JudgeAsked, LogFormat};
 pub(crate) use files::paths;
-pub use files::{check_credentials, check_files};
+pub use files::{check_credentials, check_files, public_files};
 pub use keys::{Absent, Key, Role, Section, key, keys, sections};
 pub use kind::{Holds, Kind, Unit, Value};
 pub use load::{Provenance, Setting};

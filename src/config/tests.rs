@@ -271,6 +271,15 @@ fn what_is_taken_elsewhere_names_secrets_as_written_and_no_default() {
     for key in ["password_file = \"credential:mqtt\"", "ca_file = \"/etc/orchd/ca.pem\"", "heartbeat_s = 5"] {
         assert!(taken.lines().any(|line| line.starts_with(key)), "{key}: {taken}");
     }
+    // Relative paths are those of the folder that it is read from, which is another elsewhere.
+    let mut relative = Sources { path: "etc/orchd.toml".into(), ..sources.clone() };
+    relative.flags.push("conscience.rules_file=rules.toml".to_owned());
+    let taken_here = portable(&Config::load(&relative).unwrap().1);
+    let here = std::env::current_dir().unwrap();
+    for (key, path) in [("ca_file", "etc/ca.pem"), ("rules_file", "rules.toml")] {
+        let expected = format!("{key} = {:?}", here.join(path));
+        assert!(taken_here.contains(&expected), "{expected}: {taken_here}");
+    }
     // Elsewhere one key says where the state is.
     let moved = taken.replace("/srv/old", "/srv/new");
     let config = Config::from_toml(&moved).unwrap();

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::Engine;
 use super::asked::{Asked, Channel};
 use super::command::{Call, Kind};
 use super::outbox::Route;
 use super::port::Delivery;
+use super::{Engine, jobs};
 use crate::clock::Timestamp;
 use crate::gate::{Identified, Identity, Inbox, Shown};
 use crate::observe::Pulse;
@@ -177,6 +178,24 @@ impl Engine {
             Err(fault) => self.refuse(asked, fault),
         }
         receiver.await.map_err(|_| Fault::new(Code::Unavailable, "the node is stopping"))
+    }
+
+    /// How the job ended that `principal` asked for as `message_id`; waits for it where it runs here. `None` when there is no such
+    /// job, or its end could not be recorded. Does not resolve when the engine closes before that.
+    pub async fn job_ended(&self, principal: &str, message_id: String) -> Option<Result<(), Fault>> {
+        let principal = principal.to_owned();
+        let find = move |connection: &Connection| {
+            let sql = "SELECT id FROM job WHERE principal = ?1 AND message_id = ?2";
+            Ok(connection.query_row(sql, [principal, message_id], |row| row.get(0)).optional()?)
+        };
+        let id: String = self.inner.ledger.read(find).await.ok()??;
+        self.inner.jobs.gone(&id).await;
+        if self.inner.closing.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
+        let job = self.inner.ledger.read(move |connection| jobs::get(connection, &id)).await.ok()?;
+        let failed = job.error.map(|why| Fault::new(why.code, why.message));
+        job.finished.map(|_| failed.map_or(Ok(()), Err))
     }
 
     fn ask(&self, from: AskedFrom<'_>) -> Asked {

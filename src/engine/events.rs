@@ -30,7 +30,7 @@ pub struct Event {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorEvent<'a> {
     /// What happened: `duplicate_name`, `subscriptions_refused`, `publications_refused`, `storage_full`, `storage_recovered`,
-    /// `breaker_opened`, `breaker_closed`, `schedule_failed`, `backup_failed`, or a kind of anomaly:
+    /// `breaker_opened`, `breaker_closed`, `schedule_failed`, `backup_failed`, `backup_damaged`, or a kind of anomaly:
     /// `anomaly_burst`, `anomaly_refusals`, `anomaly_strangers`, `anomaly_replay` or `anomaly_dormant_key`.
     pub error: &'static str,
     /// For people.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::asked::{Asked, Channel};
@@ -47,6 +47,8 @@ pub struct Jobs(Arc<Shared>);
 struct Shared {
     slots: Arc<Semaphore>,
     running: Mutex<HashMap<String, (Lane, CancellationToken)>>,
+    /// One of them has ended.
+    ended: Notify,
 }
 
 /// A job as others see it.
@@ -117,7 +119,11 @@ impl Jobs {
     /// Room for `at_once` jobs to run at the same time.
     #[must_use]
     pub fn new(at_once: usize) -> Self {
-        Self(Arc::new(Shared { slots: Arc::new(Semaphore::new(at_once)), running: Mutex::default() }))
+        Self(Arc::new(Shared {
+            slots: Arc::new(Semaphore::new(at_once)),
+            running: Mutex::default(),
+            ended: Notify::new(),
+        }))
     }
 
     pub(super) fn is_full(&self, lane: Lane) -> bool {
@@ -131,6 +137,20 @@ impl Jobs {
         let found = running.get(id);
         found.inspect(|(_, token)| token.cancel());
         found.is_some()
+    }
+
+    /// Waits until a job does not run here, or not any more.
+    pub(super) async fn gone(&self, id: &str) {
+        loop {
+            let ended = self.0.ended.notified();
+            tokio::pin!(ended);
+            // Before the look, so that an end between the two is not missed.
+            ended.as_mut().enable();
+            if !self.running().contains_key(id) {
+                return;
+            }
+            ended.await;
+        }
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Lane, CancellationToken)>> {
@@ -278,6 +298,7 @@ impl Engine {
                     () = engine.run_job(job, cancel, recovered) => {}
                 }
                 engine.inner.jobs.running().remove(&id);
+                engine.inner.jobs.0.ended.notify_waiters();
             },
             &self.inner.runtime,
         );
@@ -350,10 +371,13 @@ impl Engine {
         };
         outcome.policy_decision = job.decision.as_deref().map(str::to_owned);
         let stored = Stored::new(job.command.clone(), outcome, self.inner.clock.now());
-        let finish = Finish { engine: self.clone(), job, failed, effect, stored, row: None };
+        let (done, committed) = oneshot::channel();
+        let finish = Finish { engine: self.clone(), job, failed, effect, stored, row: None, _done: done };
         if let Err(error) = self.inner.ledger.submit(Box::new(finish)).await {
             tracing::error!(%error, "the ledger's writer is gone");
         }
+        // Dropped with the rest when it is in the ledger, or failed to be.
+        let _ = committed.await;
     }
 
     fn tell_job(&self, job: &Accepted, state: &str, progress: Option<Step>) {
@@ -387,6 +411,7 @@ struct Finish {
     effect: Option<Effect>,
     stored: Stored,
     row: Option<i64>,
+    _done: oneshot::Sender<()>,
 }
 
 impl Finish {

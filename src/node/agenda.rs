@@ -46,15 +46,20 @@ pub(super) fn options(config: &Config) -> Options {
 pub(super) struct ByEngine(pub(super) Engine);
 
 impl Perform for ByEngine {
-    fn perform(&self, task: &Task) -> BoxFuture<Result<(), Fault>> {
+    fn perform(&self, task: &Task, run: String) -> BoxFuture<Result<(), Fault>> {
         let (engine, command) = (self.0.clone(), task.command);
         let payload = Payload::new(Encoding::Json, task.payload.to_string().into_bytes().into());
         Box::pin(async move {
-            match engine.call_locally(Identity::schedule(), command, None, None, payload).await {
+            match engine.call_locally(Identity::schedule(), command, Some(run), None, payload).await {
                 Ok(reply) => reply.error.map_or(Ok(()), Err),
                 // The node stops, which is nobody's failure: the next start takes the job up.
                 Err(_) => std::future::pending().await,
             }
         })
+    }
+
+    fn resume(&self, _: &Task, run: String) -> BoxFuture<Option<Result<(), Fault>>> {
+        let engine = self.0.clone();
+        Box::pin(async move { engine.job_ended(&Identity::schedule().principal, run).await })
     }
 }

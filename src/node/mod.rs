@@ -200,6 +200,8 @@ pub struct Signals {
     pub systemd: Arc<Systemd>,
     /// The configuration as text, without secrets, for backups.
     pub config_text: String,
+    /// The files and folders that it names and that are no secrets, for backups.
+    pub config_files: Vec<std::path::PathBuf>,
     /// Told once, when the node serves.
     pub ready: mpsc::Sender<()>,
 }
@@ -295,7 +297,7 @@ pub async fn run(config: Config, ports: Ports, signals: Signals) -> Result<(), R
         Schedule::open(ledger.clone(), events.clone(), metrics.clone(), options)
     })
     .map_err(|fault| RunError::Service { service: "the schedule", fault })?;
-    let backups = settings::phoenix_config(&config, signals.config_text.clone());
+    let backups = settings::phoenix_config(&config, &signals);
     let phoenix = tokio::task::block_in_place(|| {
         Phoenix::open(ledger.clone(), events.clone(), metrics.clone(), backups)
     })

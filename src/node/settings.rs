@@ -309,7 +309,7 @@ pub(super) fn llm_config(config: &Config) -> llm::Config {
 }
 
 /// How backups are made and kept.
-pub(super) fn phoenix_config(config: &Config, text: String) -> phoenix::Config {
+pub(super) fn phoenix_config(config: &Config, signals: &super::Signals) -> phoenix::Config {
     let kept = &config.phoenix;
     phoenix::Config {
         repository: kept
@@ -332,8 +332,8 @@ pub(super) fn phoenix_config(config: &Config, text: String) -> phoenix::Config {
         index: kept.include_index,
         state_dir: config.node.state_dir.clone(),
         node: config.node.name.clone(),
-        text,
-        rules_file: config.conscience.rules_file.clone(),
+        text: signals.config_text.clone(),
+        files: signals.config_files.clone(),
         key_file: config.node.key_file.clone(),
     }
 }

@@ -1,7 +1,5 @@
 //! The figures of what the node does by itself: the schedule's runs, and backups.
 
-use std::time::Duration;
-
 use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
@@ -65,25 +63,39 @@ impl Recurring {
     /// A run of the schedule has ended, the last of `in_a_row` that failed.
     pub fn run(&self, task: &'static str, outcome: &'static str, in_a_row: u32) {
         self.runs.with([task, outcome], |c| c.increment(1));
+        self.run_failures(task, in_a_row);
+    }
+
+    /// How many of the last runs of `task` failed.
+    pub fn run_failures(&self, task: &'static str, in_a_row: u32) {
         self.failures.with([task], |g| g.set(f64::from(in_a_row)));
     }
 
     /// A backup, verification or drill has ended.
-    pub fn backup_task(&self, task: &'static str, outcome: &'static str, elapsed: Duration) {
+    pub fn backup_task(&self, task: &'static str, outcome: &'static str) {
         self.backup_tasks.with([task, outcome], |c| c.increment(1));
-        self.backup_seconds.with([task], |g| g.set(elapsed.as_secs_f64()));
     }
 
-    /// What the last backup added, where there was one, and what the repository takes.
-    pub fn backup_bytes(&self, new: Option<u64>, total: u64) {
-        if let Some(new) = new {
-            self.backup_bytes.with(["new"], |g| g.set(new as f64));
+    /// What the last backup added, and what the repository takes, where that is known.
+    pub fn backup_bytes(&self, new: Option<u64>, total: Option<u64>) {
+        for (kind, bytes) in [("new", new), ("total", total)] {
+            if let Some(bytes) = bytes {
+                self.backup_bytes.with([kind], |g| g.set(bytes as f64));
+            }
         }
-        self.backup_bytes.with(["total"], |g| g.set(total as f64));
     }
 
-    /// When `task` last succeeded, and its failures in a row.
-    pub fn backup_state(&self, task: &'static str, last: Option<Timestamp>, failures: u32) {
+    /// When `task` last succeeded, its failures in a row, and how many seconds it last took.
+    pub fn backup_state(
+        &self,
+        task: &'static str,
+        last: Option<Timestamp>,
+        failures: u32,
+        seconds: Option<f64>,
+    ) {
+        if let Some(seconds) = seconds {
+            self.backup_seconds.with([task], |g| g.set(seconds));
+        }
         if let Some(last) = last {
             self.backup_success.with([task], |g| g.set(last.millis() as f64 / 1_000.0));
         }

@@ -27,6 +27,8 @@ pub(super) enum Trouble {
     Full,
     /// Object storage did not do what was asked, in words.
     Storage(String),
+    /// A file that should be there is not, or not all of it.
+    Lost(String),
 }
 
 /// A repository's files.
@@ -54,9 +56,15 @@ impl Backend {
 
     fn failed(&self, name: &str, error: io::Error) -> Box<RusticError> {
         let said = format!("{}/{name}: {error}", self.store.location());
+        let lost = |what| Some(Trouble::Lost(format!("{name}: {what}")));
         let trouble = match VaultError::io(name)(error) {
             VaultError::Full(_) => Some(Trouble::Full),
             VaultError::Storage(what) => Some(Trouble::Storage(what)),
+            VaultError::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => lost("it is gone"),
+                io::ErrorKind::UnexpectedEof => lost("a part of it is missing"),
+                _ => None,
+            },
             _ => None,
         };
         if let Some(trouble) = trouble {
@@ -89,13 +97,18 @@ impl Backend {
         kinds.map(|kind| Ok(self.files(kind)?.iter().map(|(_, size)| size).sum::<u64>())).sum()
     }
 
-    /// Files whose content is not what their names say: a file is named by the SHA-256 of its content. All but packs, and packs
-    /// where `packs` says so.
-    pub(super) fn misnamed(&self, packs: bool, step: Step<'_>) -> Result<Vec<String>, VaultError> {
-        let kinds = ALL_FILE_TYPES.into_iter().filter(|kind| packs || *kind != FileType::Pack);
+    /// Files whose content is not what their names say: a file is named by the SHA-256 of its content. Of packs this percentage,
+    /// of all others each.
+    pub(super) fn misnamed(&self, percent: f64, step: Step<'_>) -> Result<Vec<String>, VaultError> {
         let mut files = Vec::new();
-        for kind in kinds {
-            let found = self.files(kind).map_err(VaultError::io("the repository"))?;
+        for kind in ALL_FILE_TYPES {
+            if kind == FileType::Pack && percent <= 0.0 {
+                continue;
+            }
+            let mut found = self.files(kind).map_err(VaultError::io("the repository"))?;
+            if kind == FileType::Pack {
+                draw(&mut found, percent, &mut fastrand::Rng::new());
+            }
             files.extend(found.into_iter().map(|(id, size)| (kind, id, size)));
         }
         let total: u64 = files.iter().map(|(_, _, size)| size).sum();
@@ -103,8 +116,8 @@ impl Backend {
         for (kind, id, size) in files {
             match self.sha256(&place(kind, &id), size) {
                 Ok(found) if found == id.to_hex().as_str() => {}
-                Ok(_) => wrong.push(format!("{kind} {id}: the content is not what was written")),
-                Err(error) => wrong.push(format!("{kind} {id}: {error}")),
+                Ok(_) => wrong.push(format!("{}: the content is not what was written", place(kind, &id))),
+                Err(error) => wrong.push(format!("{}: {error}", place(kind, &id))),
             }
             done += size;
             step(done, total);
@@ -122,6 +135,18 @@ impl Backend {
         }
         Ok(hex::encode(context.finish().as_ref()))
     }
+}
+
+/// Leaves `percent` of `packs`, one at least, drawn by lot: each is as likely as any other, whatever its size. So in the long run
+/// this percentage of the bytes is read, and every pack.
+fn draw<T>(packs: &mut Vec<T>, percent: f64, random: &mut fastrand::Rng) {
+    if percent >= 100.0 {
+        return;
+    }
+    let wanted = packs.len() as f64 * percent / 100.0;
+    let more = usize::from(random.f64() < wanted.fract());
+    random.shuffle(packs);
+    packs.truncate((wanted as usize + more).max(1));
 }
 
 /// The name of a file.
@@ -187,5 +212,37 @@ impl WriteBackend for Backend {
         self.store.remove(&name).map_err(|error| self.failed(&name, error))?;
         stage::reached(&format!("{} removed", kind.dirname()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_packs_is_one_at_least_holds_on_average_and_leaves_none_out_for_ever() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for (packs, percent, average) in
+            [(1, 10.0, 1.0), (3, 0.1, 1.0), (7, 50.0, 3.5), (25, 10.0, 2.5), (40, 99.0, 39.6)]
+        {
+            const ROUNDS: usize = 4_000;
+            let mut drawn = vec![0; packs];
+            for _ in 0..ROUNDS {
+                let mut share: Vec<usize> = (0..packs).collect();
+                draw(&mut share, percent, &mut random);
+                assert!(!share.is_empty());
+                share.into_iter().for_each(|pack| drawn[pack] += 1);
+            }
+            let each = drawn.iter().sum::<usize>() as f64 / ROUNDS as f64;
+            assert!((each - average).abs() < 0.1, "{percent} % of {packs}: {each}");
+            let (least, most) = (drawn.iter().min().unwrap(), drawn.iter().max().unwrap());
+            assert!(*least > 0 && most < &(least * 2), "{percent} % of {packs}: {drawn:?}");
+        }
+        let mut all = vec![1, 2, 3];
+        draw(&mut all, 100.0, &mut random);
+        assert_eq!(all, [1, 2, 3]);
+        let mut none = Vec::<u8>::new();
+        draw(&mut none, 10.0, &mut random);
+        assert!(none.is_empty());
     }
 }

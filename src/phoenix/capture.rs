@@ -12,7 +12,8 @@ use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
 
 use super::folder::sha256;
-use super::manifest::{CONFIG, INDEX, INDEX_LIST, MANIFEST, Manifest, NODE_KEY, Part, RULES};
+use super::manifest::{CONFIG, INDEX, INDEX_LIST, MANIFEST, Manifest, NODE_KEY, Part};
+use super::named;
 use super::stage;
 use super::vault::VaultError;
 use crate::clock::Clock;
@@ -41,8 +42,8 @@ pub(super) struct Source {
     pub generation: PathBuf,
     /// The configuration in force.
     pub config: String,
-    /// The rule file, where there is one.
-    pub rules: Option<PathBuf>,
+    /// Files and folders that the configuration names and that are no secrets.
+    pub files: Vec<PathBuf>,
     /// The node's own key.
     pub key: PathBuf,
     /// Whether the search index is one of the parts.
@@ -79,14 +80,13 @@ pub(super) fn capture(source: &Source, folder: &Path) -> Result<Manifest, VaultE
     stage::reached("copied");
     let index_bytes = index.map(|index| list_index(index, folder)).transpose()?;
     put(&folder.join(CONFIG), source.config.as_bytes())?;
-    if let Some(rules) = &source.rules {
-        let text = fs::read(rules).map_err(VaultError::io("the rule file"))?;
-        put(&folder.join(RULES), &text)?;
-    }
+    let named = named::copy(&source.files, folder)?;
     let key = fs::read(&source.key).map_err(VaultError::io("the node key"))?;
     put(&folder.join(NODE_KEY), &key)?;
     let mut parts = Vec::new();
-    for name in [LEDGER_FILE, CONFIG, RULES, NODE_KEY, INDEX_LIST] {
+    let names =
+        [LEDGER_FILE, CONFIG, NODE_KEY, INDEX_LIST].into_iter().chain(named.iter().map(String::as_str));
+    for name in names {
         if folder.join(name).is_file() {
             parts.push(part(folder, name)?);
         }
@@ -140,7 +140,7 @@ pub(super) fn clear(folder: &Path) -> Result<(), VaultError> {
     made.recursive(true).create(folder).map_err(VaultError::io("the working folder"))
 }
 
-fn put(path: &Path, content: &[u8]) -> Result<(), VaultError> {
+pub(super) fn put(path: &Path, content: &[u8]) -> Result<(), VaultError> {
     let mut file = File::options()
         .write(true)
         .create_new(true)

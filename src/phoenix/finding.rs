@@ -27,6 +27,16 @@ pub(super) fn summary(count: u64, findings: &[String]) -> String {
     format!("the repository is damaged, {count} finding{s}: {}{more}", named.join("; "))
 }
 
+/// What is to be said of backups with these ids.
+pub(super) fn unreadable(ids: &[&str]) -> String {
+    let named = ids[..ids.len().min(NAMED)].join(", ");
+    let more = ids.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "damaged snapshots, which nobody can restore: {named}{more}; the others are good for what they are. Bring their files in `snapshots/` back from a copy, or remove them"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -80,8 +80,10 @@ pub(super) fn show(metrics: &Metrics, health: &Health) {
             Work::Drill => health.last_drill,
             _ => None,
         };
-        metrics.recurring().backup_state(work.as_str(), last, *failures.of(work));
+        let seconds = health.seconds.get(work.as_str()).copied();
+        metrics.recurring().backup_state(work.as_str(), last, *failures.of(work), seconds);
     }
+    metrics.recurring().backup_bytes(health.added_bytes, health.repository_bytes);
 }
 
 /// As it was put down last.
@@ -104,9 +106,10 @@ impl Phoenix {
     ) -> Result<T, Fault> {
         let (task, now) = (work.as_str(), self.ledger.clock().now());
         let outcome = result.as_ref().map_or_else(|fault| fault.code.as_str(), |_| "ok");
-        self.metrics.recurring().backup_task(task, outcome, started.elapsed());
+        self.metrics.recurring().backup_task(task, outcome);
         let mut in_a_row = 0;
         self.put_down(|health| {
+            health.seconds.insert(task.to_owned(), started.elapsed().as_secs_f64());
             let failures = health.failures.of(work);
             *failures = if result.is_ok() { 0 } else { *failures + 1 };
             in_a_row = *failures;

@@ -65,11 +65,15 @@ impl Locks {
         Ok(Self { store, key: *Key::from_slice(&bytes) })
     }
 
-    /// Takes the repository, alone or with others who share it.
+    /// Takes the repository, alone or with others who share it. Where nothing can be written it is shared without a lock: who
+    /// only reads can do so, and what it reads it checks.
     pub(super) fn take(&self, exclusive: bool) -> Result<Lock, VaultError> {
-        self.remove(false)?;
+        let removed = self.remove(false);
         self.refuse_if_held(exclusive, None)?;
-        let mut mine = self.write(exclusive)?;
+        let mut mine = match removed.and_then(|_| self.write(exclusive)) {
+            Err(error) if !exclusive && is_read_only(&error) => return Ok(Lock { end: None, renewer: None }),
+            written => written?,
+        };
         // Two that came at the same moment both look again, and see each other.
         if let Err(held) = self.refuse_if_held(exclusive, Some(&mine)) {
             let _ = self.store.remove(&mine);
@@ -175,6 +179,12 @@ impl Locks {
     }
 }
 
+/// Whether nothing can be written there.
+fn is_read_only(error: &VaultError) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error, VaultError::Io { source, .. } if matches!(source.kind(), ReadOnlyFilesystem | PermissionDenied))
+}
+
 /// Whether nobody works under this lock any more.
 fn is_stale(content: &Content) -> bool {
     let old = content.time.plus_millis(STALE) < Clock::system().now();
@@ -206,5 +216,67 @@ impl Drop for Lock {
             // It only removes a file.
             let _ = renewer.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::ops::Range;
+
+    use bytes::Bytes;
+
+    use super::super::folder::Folder;
+    use super::super::store::Found;
+    use super::*;
+
+    /// A folder that nothing can be written to.
+    #[derive(Debug)]
+    struct ReadOnly(Folder, io::ErrorKind);
+
+    impl Store for ReadOnly {
+        fn location(&self) -> String {
+            self.0.location()
+        }
+        fn prepare(&self, _: &[&str]) -> io::Result<()> {
+            Err(self.1.into())
+        }
+        fn exists(&self, name: &str) -> io::Result<bool> {
+            self.0.exists(name)
+        }
+        fn list(&self, folder: &str) -> io::Result<Vec<Found>> {
+            self.0.list(folder)
+        }
+        fn read(&self, name: &str, range: Option<Range<u64>>) -> io::Result<Bytes> {
+            self.0.read(name, range)
+        }
+        fn write(&self, _: &str, _: &[Bytes]) -> io::Result<()> {
+            Err(self.1.into())
+        }
+        fn remove(&self, _: &str) -> io::Result<()> {
+            Err(self.1.into())
+        }
+        fn tidy(&self) -> io::Result<()> {
+            Err(self.1.into())
+        }
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_a_lock_is_done_without_by_those_alone_who_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = MasterKey::new();
+        let locks = |store: Arc<dyn Store>| Locks::new(store, &key).unwrap();
+        let open = || Folder::new(folder.path().to_owned());
+        let shut = |kind| locks(Arc::new(ReadOnly(open(), kind)));
+        for kind in [io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::PermissionDenied] {
+            assert!(shut(kind).take(false).is_ok());
+            assert!(matches!(shut(kind).take(true), Err(VaultError::Io { .. })));
+        }
+        assert!(shut(io::ErrorKind::TimedOut).take(false).is_err());
+        // Whoever removes is seen all the same.
+        let held = locks(Arc::new(open())).take(true).unwrap();
+        assert!(matches!(shut(io::ErrorKind::ReadOnlyFilesystem).take(false), Err(VaultError::Locked(_))));
+        drop(held);
+        assert!(shut(io::ErrorKind::ReadOnlyFilesystem).take(false).is_ok());
     }
 }

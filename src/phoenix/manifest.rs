@@ -11,8 +11,8 @@ use crate::clock::Timestamp;
 pub(super) const MANIFEST: &str = "manifest.json";
 /// The configuration in force, without secrets: those are in files of their own.
 pub(super) const CONFIG: &str = "orchd.toml";
-/// The rule file that the configuration names.
-pub(super) const RULES: &str = "rules.toml";
+/// The folder of the files that the configuration names and that are no secrets, each by its whole path.
+pub(super) const FILES: &str = "files";
 /// The node's own key.
 pub(super) const NODE_KEY: &str = "node.key";
 /// The list of the files of the search index, where it is in the snapshot: as many [`Part`]s as JSON, named by their paths below

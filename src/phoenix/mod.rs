@@ -5,17 +5,21 @@
 //! The work is done by a process of its own with bounded memory ([`worker`]). Must not: touch the present state, or put a
 //! password into a log or an answer.
 
+mod asking;
 mod backend;
 mod capture;
 mod child;
 mod examine;
+mod fetch;
 mod finding;
 mod folder;
 mod health;
 mod lock;
 pub mod manifest;
 pub mod model;
+mod named;
 mod place;
+mod progress;
 mod release;
 mod restic;
 pub mod retention;
@@ -29,8 +33,6 @@ pub mod worker;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-
-use serde::de::DeserializeOwned;
 
 use crate::engine::Events;
 use crate::engine::command::{Answer, Call, Entry};
@@ -46,7 +48,7 @@ use model::{
 };
 use retention::Keep;
 use switch::{PARTS, Plan};
-use worker::{Order, Task};
+use worker::Task;
 
 pub use place::{Location, Repository};
 pub use release::give_up;
@@ -77,8 +79,8 @@ pub struct Config {
     pub node: String,
     /// The configuration as text.
     pub text: String,
-    /// The rule file.
-    pub rules_file: Option<PathBuf>,
+    /// Files and folders that it names and that are no secrets: rules, policies, certificates.
+    pub files: Vec<PathBuf>,
     /// The node's own key.
     pub key_file: PathBuf,
 }
@@ -117,8 +119,8 @@ pub fn commands() -> Vec<Entry<Phoenix>> {
             "list",
             "Lists the backups",
             |phoenix: Arc<Phoenix>, _, _: Nothing| async move {
-                let snapshots = phoenix.ask(Task::List, &Progress::new().0).await?;
-                Ok(Answer::from(Listed { snapshots, pending: phoenix.pending().clone() }))
+                let listed: Listed = phoenix.ask(Task::List, &Progress::new().0).await?;
+                Ok(Answer::from(Listed { pending: phoenix.pending().clone(), ..listed }))
             },
         )
         .when_full(),
@@ -209,6 +211,8 @@ impl Phoenix {
         metrics: Metrics,
         config: Config,
     ) -> Result<Arc<Self>, Fault> {
+        // Of a node that was killed: copies of the ledger and its key, which nobody works on any more.
+        worker::remove(&config.state_dir.join(WORK));
         let health = ledger.read_blocking(read_health)?;
         show(&metrics, &health);
         let (health, alone, generations) =
@@ -231,13 +235,6 @@ impl Phoenix {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ids of the backups that this node has in the present repository.
-    fn known(&self) -> Vec<String> {
-        let health = self.state();
-        let elsewhere = health.repository.is_some() && health.repository != self.location();
-        if elsewhere { Vec::new() } else { health.snapshots.clone() }
-    }
-
     fn location(&self) -> Option<String> {
         self.config.repository.as_ref().map(|repository| repository.location.to_string())
     }
@@ -245,25 +242,6 @@ impl Phoenix {
     /// A panic while it was held leaves it whole: it is changed field by field.
     fn state(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has the worker do `task`, alone.
-    async fn ask<T: DeserializeOwned>(&self, task: Task, progress: &Progress) -> Result<T, Fault> {
-        let Some(repository) = self.config.repository.clone() else {
-            return Err(Fault::new(Code::Unavailable, "phoenix.repository is not set: there are no backups"));
-        };
-        // Who only looks need not wait for the others.
-        let looks = matches!(task, Task::List | Task::Show { .. });
-        let _alone = if looks { None } else { Some(self.alone.lock().await) };
-        let order = Order { repository, host: self.config.node.clone(), others: true, task };
-        let answer = child::carry_out(&order, self.config.worker_memory, progress).await;
-        let answer = answer.inspect_err(|fault| {
-            // Who only looks is told, and nothing is lost.
-            if looks {
-                tracing::warn!(%fault, "the backups could not be looked at");
-            }
-        })?;
-        serde_json::from_value(answer).map_err(|_| Fault::internal())
     }
 
     fn work(&self, name: &str) -> PathBuf {
@@ -275,7 +253,7 @@ impl Phoenix {
             node: self.config.node.clone(),
             generation: self.ledger.folder().to_owned(),
             config: self.config.text.clone(),
-            rules: self.config.rules_file.clone(),
+            files: self.config.files.clone(),
             key: self.config.key_file.clone(),
             index: self.config.index,
         };
@@ -283,13 +261,12 @@ impl Phoenix {
         let known = if request.anew { 0 } else { self.known().len() as u64 };
         let made =
             self.ask::<Made>(Task::Create { source, folder: self.work("backup"), known }, progress).await;
-        if let Ok(made) = &made {
-            self.metrics.recurring().backup_bytes(made.snapshot.added, made.repository_bytes);
-        }
         let (mut snapshots, repository) = (self.known(), self.location());
         self.settle(Work::Backup, started, made, |health, made, now| {
             health.last_backup = Some(now);
             health.last_snapshot = Some(made.snapshot.id.clone());
+            health.added_bytes = made.snapshot.added;
+            health.repository_bytes = Some(made.repository_bytes);
             if made.new_repository {
                 snapshots.clear();
             }
@@ -323,9 +300,8 @@ impl Phoenix {
         if request.read_data.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {
             return Err(Fault::invalid("read_data must be from 0 to 100"));
         }
-        let known = self.known();
-        let verified =
-            self.ask::<Verified>(Task::Verify { percent: request.read_data, known }, progress).await;
+        let task = Task::Verify { percent: request.read_data, known: Vec::new() };
+        let verified = self.ask::<Verified>(task, progress).await;
         let verified = verified.and_then(|verified| match verified.whole {
             true => Ok(verified),
             false => Err(Fault::new(Code::Conflict, finding::summary(verified.count, &verified.findings))),
@@ -417,21 +393,29 @@ impl Phoenix {
         if self.config.append_only && !request.dry_run {
             return Err(Fault::new(Code::Forbidden, "phoenix.append_only is on: nothing is removed"));
         }
-        let task = Task::Prune {
-            keep: self.config.keep.clone(),
-            time_zone: self.config.time_zone.clone(),
-            dry_run: request.dry_run,
-        };
         let started = Instant::now();
-        let pruned = self.ask::<Pruned>(task, progress).await;
-        let metrics = &self.metrics;
+        let pruned = self.prune_as_planned(request.dry_run, progress).await;
         self.settle(Work::Prune, started, pruned, |health, pruned, _| {
             if !pruned.dry_run {
-                metrics.recurring().backup_bytes(None, pruned.repository_bytes);
+                health.repository_bytes = Some(pruned.repository_bytes);
                 health.snapshots.clone_from(&pruned.left);
             }
         })
         .await
+    }
+
+    /// What is to be removed is put down before it is: a prune that is cut off in the middle leaves nothing that is missed.
+    async fn prune_as_planned(&self, dry_run: bool, progress: &Progress) -> Result<Pruned, Fault> {
+        let task = |dry_run| {
+            let (keep, time_zone) = (self.config.keep.clone(), self.config.time_zone.clone());
+            Task::Prune { keep, time_zone, dry_run }
+        };
+        let planned = self.ask::<Pruned>(task(true), progress).await?;
+        if dry_run {
+            return Ok(planned);
+        }
+        self.put_down(|health| health.snapshots.retain(|id| !planned.removed.contains(id))).await;
+        self.ask(task(false), progress).await
     }
 
     async fn unlock(&self, request: &Unlock, progress: &Progress) -> Result<Unlocked, Fault> {

@@ -1,5 +1,7 @@
 //! What the vault is asked, and what it answers.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +116,9 @@ pub struct Made {
 pub struct Listed {
     /// The oldest first.
     pub snapshots: Vec<Snapshot>,
+    /// Ids of backups whose file in the repository is damaged: nobody knows what they were of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
     /// The restored state that waits for the next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
@@ -150,6 +155,9 @@ pub struct Fetched {
     pub manifest: Manifest,
     /// What was found.
     pub examined: Examined,
+    /// Ids of other backups whose file in the repository is damaged: nobody knows what they were of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
 }
 
 /// The outcome of `verify`: of one of its two kinds.
@@ -185,6 +193,10 @@ pub struct Pruned {
     pub removed: Vec<String>,
     /// The ids of this node's that are left.
     pub left: Vec<String>,
+    /// Ids of backups whose file in the repository is damaged: nobody knows what they were of, so that data which none
+    /// uses stays as long as they are there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
     /// Bytes of data that was of no more use.
     pub freed_bytes: u64,
     /// Bytes of the whole repository.
@@ -230,6 +242,12 @@ pub struct Health {
     /// Its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_snapshot: Option<String>,
+    /// Bytes that it added to the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added_bytes: Option<u64>,
+    /// Bytes of the whole repository when something was last changed in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository_bytes: Option<u64>,
     /// When the repository was last found whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verify: Option<Timestamp>,
@@ -242,6 +260,9 @@ pub struct Health {
     /// Failures in a row of each task.
     #[serde(default)]
     pub failures: Failures,
+    /// How long each task last took, in seconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub seconds: BTreeMap<String, f64>,
     /// What went wrong last, while it has not gone well since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -1,41 +1,42 @@
 //! The vault as a restic repository, by rustic_core.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use rustic_core::repofile::{KeyId, MasterKey, SnapshotFile};
+use rustic_core::repofile::{KeyId, MasterKey, SnapshotFile, SnapshotId};
 use rustic_core::{
     BackupOptions, CheckOptions, ConfigOptions, Credentials, IndexedFull, KeyOptions, LimitOption, LsOptions,
-    OpenStatus, PathList, Progress, ProgressBars, ProgressType, PruneOptions, ReadSubsetOption, Repository,
-    RepositoryBackends, RepositoryOptions, RusticError, RusticProgress, SnapshotOptions,
+    OpenStatus, PathList, PruneOptions, ReadSubsetOption, Repository, RepositoryBackends, RepositoryOptions,
+    RusticError, SnapshotOptions,
 };
 
 use super::backend::{Backend, CONFIG, Trouble};
-use super::examine::index_list;
-use super::finding::brief;
+use super::fetch::Fetcher;
+use super::finding::{brief, summary};
 use super::lock::{Lock, Locks};
-use super::manifest::{INDEX, MANIFEST, Manifest, Part};
+use super::manifest::{MANIFEST, Manifest};
+use super::progress::{Bars, Report};
 use super::stage;
 use super::store::Store;
-use super::vault::{Depth, Snapshot, Step, Vault, VaultError};
-use crate::clock::Timestamp;
+use super::vault::{Depth, Inventory, Snapshot, Step, Vault, VaultError};
+use crate::clock::{Clock, Timestamp};
 
 /// Where the parts are in a snapshot.
 const ROOT: &str = "/orchd";
 /// Size of the files that data is packed into. restic's own; what is being packed is held in memory.
 const PACK_BYTES: &str = "16 MiB";
+/// Words of the library for content that it could not decrypt, or not understand.
+const DAMAGE: [&str; 4] = [
+    "MAC check failed",
+    "related to cryptographic operations",
+    "deserialize",
+    "related to internal operations",
+];
 /// Largest manifest that is read.
 const MANIFEST_BYTES: u64 = 1 << 20;
-/// Bytes between two words on how far it is.
-const STEP_BYTES: u64 = 1 << 20;
-
-/// Told how far a task is, from any thread.
-pub(super) type Report = Arc<dyn Fn(u64, u64) + Send + Sync>;
-
 /// A restic repository, open and locked.
 pub(super) struct ResticVault {
     /// What the password gave; deriving it again would take its time each time.
@@ -119,18 +120,42 @@ impl ResticVault {
             .map_err(|error| self.failed(&error))
     }
 
-    fn failed(&self, error: &RusticError) -> VaultError {
+    pub(super) fn failed(&self, error: &RusticError) -> VaultError {
         failed(error, &self.backend)
     }
 
-    /// The snapshot whose id begins with `id`.
+    /// The snapshot of that id.
     fn find(&self, repository: &Repository<OpenStatus>, id: &str) -> Result<SnapshotFile, VaultError> {
-        let all = repository.get_all_snapshots().map_err(|error| self.failed(&error))?;
-        let mut found = all.into_iter().filter(|snapshot| snapshot.id.to_hex().as_str().starts_with(id));
-        match (found.next(), found.next()) {
-            (Some(snapshot), None) => Ok(snapshot),
-            _ => Err(VaultError::NoSnapshot(id.to_owned())),
+        let id: SnapshotId = id.parse().map_err(|_| VaultError::NoSnapshot(id.to_owned()))?;
+        let mut snapshot: SnapshotFile = repository.get_file(&id).map_err(|error| self.failed(&error))?;
+        snapshot.id = id;
+        Ok(snapshot)
+    }
+
+    /// The snapshots that can be read, and the ids of those that cannot: one that is damaged keeps nobody from the others.
+    fn snapshots(
+        &self,
+        repository: &Repository<OpenStatus>,
+    ) -> Result<(Vec<SnapshotFile>, Vec<String>), VaultError> {
+        let ids: Vec<SnapshotId> = repository.list().map_err(|error| self.failed(&error))?.collect();
+        let mut missing: BTreeSet<_> = ids.iter().map(|id| id.to_hex().as_str().to_owned()).collect();
+        let mut found = Vec::with_capacity(ids.len());
+        let files = repository.stream_files_list::<SnapshotFile>(ids).map_err(|error| self.failed(&error))?;
+        for file in files {
+            match file {
+                Ok((id, mut snapshot)) => {
+                    missing.remove(id.to_hex().as_str());
+                    snapshot.id = id;
+                    found.push(snapshot);
+                }
+                // What passes by itself says nothing about the file.
+                Err(error) => match self.failed(&error) {
+                    error @ (VaultError::Storage(_) | VaultError::Full(_)) => return Err(error),
+                    error => tracing::debug!(%error, "a snapshot cannot be read"),
+                },
+            }
         }
+        Ok((found, missing.into_iter().collect()))
     }
 
     /// The manifest of a snapshot, and the folder in it that it lies in: ours is always the same, that of a snapshot which
@@ -174,21 +199,30 @@ impl Vault for ResticVault {
         Ok(shown(&made))
     }
 
-    fn list(&self) -> Result<Vec<Snapshot>, VaultError> {
-        let mut all = self.opened()?.get_all_snapshots().map_err(|error| self.failed(&error))?;
-        all.sort_by(|a, b| a.time.cmp(&b.time).then_with(|| a.id.cmp(&b.id)));
-        Ok(all.iter().map(shown).collect())
+    fn list(&self) -> Result<Inventory, VaultError> {
+        let (found, unreadable) = self.snapshots(&self.opened()?)?;
+        let mut snapshots: Vec<_> = found.iter().map(shown).collect();
+        let now = Clock::system().now();
+        snapshots.sort_by_cached_key(|snapshot| snapshot.age(now));
+        let former = found.iter().filter_map(|snapshot| snapshot.original);
+        let former = former.map(|id| id.to_hex().as_str().to_owned()).collect();
+        Ok(Inventory { snapshots, former, unreadable })
     }
 
     fn check(&self, depth: Depth, step: Step<'_>) -> Result<Vec<String>, VaultError> {
         let repository = self.opened()?;
         let mut options = CheckOptions::default().trust_cache(true);
-        if let Depth::Data(percent) = depth {
-            let subset =
-                if percent >= 100.0 { ReadSubsetOption::All } else { ReadSubsetOption::Percentage(percent) };
-            options = options.read_data(true).read_data_subset(subset);
+        let percent = match depth {
+            Depth::Structure => 0.0,
+            Depth::Data(percent) => percent,
+        };
+        // Of a share the library leaves out for ever what is larger than it: that is done below.
+        if percent >= 100.0 {
+            options = options.read_data(true).read_data_subset(ReadSubsetOption::All);
         }
-        let mut wrong = match repository.check(options) {
+        let (found, unreadable) = self.snapshots(&repository)?;
+        let trees = found.iter().map(|snapshot| snapshot.tree).collect();
+        let mut wrong: Vec<String> = match repository.check_with_trees(options, trees) {
             Ok(results) => {
                 let errors = results.0.iter();
                 let errors = errors.filter(|(level, _)| format!("{level:?}") == "Error");
@@ -198,8 +232,12 @@ impl Vault for ResticVault {
             Err(error) => vec![brief(&self.failed(&error).to_string())],
         };
         // What the library leaves out: keys, what no snapshot refers to, and the names of all files.
-        let all = matches!(depth, Depth::Data(percent) if percent >= 100.0);
-        wrong.extend(self.backend.misnamed(all, step)?);
+        wrong.extend(self.backend.misnamed(percent, step)?);
+        for id in unreadable {
+            if !wrong.iter().any(|finding| finding.contains(&id)) {
+                wrong.push(format!("snapshot {id}: it cannot be read"));
+            }
+        }
         Ok(wrong)
     }
 
@@ -283,15 +321,16 @@ impl Vault for ResticVault {
     }
 }
 
-/// The password in a file; a line break at its end does not count.
+/// The password in a file. Blanks and line breaks around it do not count, as `restic` has it.
 pub(super) fn read_password(path: &Path) -> Result<String, VaultError> {
     let mut text = String::new();
+    let wrong = |wrong: String| VaultError::Password { path: path.to_owned(), wrong };
     File::open(path)
         .and_then(|file| file.take(4_096).read_to_string(&mut text))
-        .map_err(VaultError::io(format!("the password file {}", path.display())))?;
-    let password = text.trim_end_matches(['\r', '\n']);
+        .map_err(|error| wrong(error.to_string()))?;
+    let password = text.trim();
     if password.is_empty() {
-        return Err(VaultError::Forbidden(format!("the password file {} is empty", path.display())));
+        return Err(wrong("it is empty".to_owned()));
     }
     Ok(password.to_owned())
 }
@@ -308,22 +347,33 @@ fn failed(error: &RusticError, backend: &Backend) -> VaultError {
     match backend.trouble() {
         Some(Trouble::Full) => return VaultError::Full(" for the repository".to_owned()),
         Some(Trouble::Storage(what)) => return VaultError::Storage(what),
+        Some(Trouble::Lost(what)) => return VaultError::Damaged(what),
         None => {}
     }
     if error.is_incorrect_password() {
-        // Without any key no password opens it.
-        return match backend.has_keys() {
-            Ok(false) => {
+        // Without any key no password opens it, and no password opens a damaged one.
+        return match (backend.has_keys(), backend.misnamed(0.0, &|_, _| {})) {
+            (Ok(false), _) => {
                 VaultError::Damaged("the repository has no `keys`: nothing in it can be read".to_owned())
+            }
+            (_, Ok(wrong)) if wrong.iter().any(|finding| finding.starts_with("keys/")) => {
+                VaultError::Damaged(summary(wrong.len() as u64, &wrong))
             }
             _ => VaultError::WrongPassword,
         };
     }
-    let said = error.display_log().lines().next().unwrap_or_default().to_owned();
-    if error.is_code("C001") || said.contains("MAC check failed") {
-        return VaultError::Damaged("a file of the repository is not what was written".to_owned());
+    let said = error.display_log();
+    // No file failed, and the password opened one: what cannot be decrypted or understood now is not what was written. Which file
+    // it is the library seldom says, and the names of all small ones tell.
+    let not_understood = error.is_code("C001") || DAMAGE.iter().any(|words| said.contains(words));
+    match backend.misnamed(0.0, &|_, _| {}) {
+        Ok(wrong) if !wrong.is_empty() => VaultError::Damaged(summary(wrong.len() as u64, &wrong)),
+        _ if not_understood => VaultError::Damaged(format!(
+            "a file of the repository, perhaps its `config`, is not what was written: {}",
+            brief(&said)
+        )),
+        _ => VaultError::Other(brief(&said)),
     }
-    VaultError::Other(said)
 }
 
 fn shown(snapshot: &SnapshotFile) -> Snapshot {
@@ -336,146 +386,4 @@ fn shown(snapshot: &SnapshotFile) -> Snapshot {
         bytes: summary.map(|summary| summary.total_bytes_processed),
         added: summary.map(|summary| summary.data_added_packed),
     }
-}
-
-/// Writes files of a snapshot to the disk.
-struct Fetcher<'a, S> {
-    vault: &'a ResticVault,
-    repository: &'a Repository<S>,
-    snapshot: &'a SnapshotFile,
-    step: Step<'a>,
-    done: u64,
-    total: u64,
-}
-
-impl<S: IndexedFull> Fetcher<'_, S> {
-    /// From the snapshot's folder `root` to `folder`; `keep` makes them stay after a power cut.
-    fn fetch(&mut self, parts: &[Part], root: &Path, folder: &Path, keep: bool) -> Result<(), VaultError> {
-        for part in parts {
-            // A name or names, and nothing that leads elsewhere.
-            let mut components = Path::new(&part.name).components();
-            let are_names = components.all(|component| matches!(component, Component::Normal(_)));
-            if part.name.is_empty() || !are_names {
-                return Err(VaultError::Damaged("the manifest leads elsewhere".to_owned()));
-            }
-            let inside = root.join(&part.name);
-            let node = self
-                .repository
-                .node_from_snapshot_and_path(self.snapshot, &inside.to_string_lossy())
-                .map_err(|error| self.vault.failed(&error))?;
-            let path = folder.join(&part.name);
-            fs::create_dir_all(path.parent().unwrap_or(folder)).map_err(VaultError::io(&part.name))?;
-            let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
-            let mut counted = Counted {
-                file: file.map_err(VaultError::io(&part.name))?,
-                done: self.done,
-                total: self.total,
-                step: self.step,
-                told: 0,
-                full: false,
-            };
-            self.repository.dump(&node, &mut counted).map_err(|error| match counted.full {
-                true => VaultError::Full(format!(" for {}", part.name)),
-                false => self.vault.failed(&error),
-            })?;
-            self.done = counted.done;
-            if keep {
-                counted.file.sync_all().map_err(VaultError::io(&part.name))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The files of the search index. They show themselves whether they are whole, and can be made anew.
-    fn fetch_index(&mut self, root: &Path, folder: &Path) -> Result<(), VaultError> {
-        let list = index_list(folder)?;
-        self.fetch(&list, &root.join(INDEX), &folder.join(INDEX), false)
-    }
-}
-
-/// A file that counts what is written to it.
-struct Counted<'a> {
-    file: File,
-    done: u64,
-    total: u64,
-    step: Step<'a>,
-    told: u64,
-    full: bool,
-}
-
-impl Write for Counted<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.file.write(bytes).inspect_err(|error| {
-            self.full |= error.kind() == std::io::ErrorKind::StorageFull;
-        })?;
-        self.done += written as u64;
-        if self.done - self.told >= STEP_BYTES {
-            (self.step)(self.done, self.total);
-            self.told = self.done;
-        }
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
-    }
-}
-
-/// The library's progress: only that which counts bytes is told.
-struct Bars(Report);
-
-impl std::fmt::Debug for Bars {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Bars")
-    }
-}
-
-impl ProgressBars for Bars {
-    fn progress(&self, kind: ProgressType, _: &str) -> Progress {
-        match kind {
-            ProgressType::Bytes => Progress::new(Bar {
-                report: self.0.clone(),
-                length: 0.into(),
-                done: 0.into(),
-                told: 0.into(),
-            }),
-            ProgressType::Spinner | ProgressType::Counter => Progress::hidden(),
-        }
-    }
-}
-
-struct Bar {
-    report: Report,
-    length: std::sync::atomic::AtomicU64,
-    done: std::sync::atomic::AtomicU64,
-    told: std::sync::atomic::AtomicU64,
-}
-
-impl std::fmt::Debug for Bar {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Bar")
-    }
-}
-
-impl RusticProgress for Bar {
-    fn is_hidden(&self) -> bool {
-        false
-    }
-
-    fn set_length(&self, length: u64) {
-        self.length.store(length, Ordering::Relaxed);
-    }
-
-    fn set_title(&self, _: &str) {}
-
-    fn inc(&self, more: u64) {
-        let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
-        let told = self.told.load(Ordering::Relaxed);
-        if done.saturating_sub(told) >= STEP_BYTES {
-            self.told.store(done, Ordering::Relaxed);
-            (self.report)(done, self.length.load(Ordering::Relaxed));
-        }
-    }
-
-    fn finish(&self) {}
 }

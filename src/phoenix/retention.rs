@@ -3,6 +3,7 @@
 //! The newest of each of the last days, weeks, months and years that have any is kept, as restic does; and whatever is told,
 //! the newest few.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::hash::Hash;
 
@@ -33,11 +34,11 @@ pub struct Keep {
     pub floor: u32,
 }
 
-/// The ids of those that are not kept, the oldest first. `snapshots` are those of one node.
+/// The ids of those that are not kept at `now`, the oldest first. `snapshots` are those of one node.
 #[must_use]
-pub fn superfluous(snapshots: &[Snapshot], keep: &Keep, zone: &TimeZone) -> Vec<String> {
+pub fn superfluous(snapshots: &[Snapshot], keep: &Keep, zone: &TimeZone, now: Timestamp) -> Vec<String> {
     let mut newest_first: Vec<&Snapshot> = snapshots.iter().collect();
-    newest_first.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| b.id.cmp(&a.id)));
+    newest_first.sort_by_cached_key(|snapshot| Reverse(snapshot.age(now)));
     let Some(newest) = newest_first.first().map(|snapshot| snapshot.time) else { return Vec::new() };
     let within = newest.plus_millis(-i64::from(keep.within_days) * 86_400_000);
     let mut days = Buckets::new(keep.daily);
@@ -109,7 +110,8 @@ mod tests {
     }
 
     fn kept(snapshots: &[Snapshot], keep: &Keep) -> Vec<String> {
-        let gone = superfluous(snapshots, keep, &TimeZone::UTC);
+        let gone =
+            superfluous(snapshots, keep, &TimeZone::UTC, Timestamp::parse("2029-01-01T00:00:00Z").unwrap());
         let left = snapshots.iter().filter(|snapshot| !gone.contains(&snapshot.id));
         left.map(|snapshot| snapshot.id[..13].to_owned()).collect()
     }
@@ -140,7 +142,17 @@ mod tests {
         assert_eq!(kept(&few, &Keep { floor: 3, ..Keep::default() }).len(), 3);
         assert_eq!(kept(&few, &Keep { floor: 100, ..Keep::default() }).len(), 4);
         assert_eq!(kept(&few, &Keep::default()).len(), 1, "the newest stays whatever is configured");
-        assert!(superfluous(&[], &Keep::default(), &TimeZone::UTC).is_empty());
+        assert!(kept(&[], &Keep::default()).is_empty());
+    }
+
+    #[test]
+    fn a_backup_of_a_clock_that_was_ahead_is_not_the_newest() {
+        let all = [at("2028-12-30T03:00:00Z"), at("2028-12-31T03:00:00Z"), at("2030-06-01T03:00:00Z")];
+        let one = Keep { last: 1, floor: 1, ..Keep::default() };
+        assert_eq!(kept(&all, &one), ["2028-12-31T03"]);
+        assert_eq!(kept(&all, &Keep { floor: 2, ..one.clone() }), ["2028-12-30T03", "2028-12-31T03"]);
+        // A little ahead is what clocks are.
+        assert_eq!(kept(&[all[1].clone(), at("2029-01-01T00:05:00Z")], &one), ["2029-01-01T00"]);
     }
 
     #[test]

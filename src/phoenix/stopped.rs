@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::model::{Fetched, Restored};
 use super::place::Repository;
@@ -49,11 +49,7 @@ impl Access {
             Ask::Show(snapshot) => Task::Show { snapshot: snapshot.clone() },
             Ask::Verify(percent) => Task::Verify { percent: *percent, known: Vec::new() },
         };
-        let answer = perform(&self.order(task), &(Arc::new(step) as _))?;
-        Ok(match ask {
-            Ask::List => json!({ "snapshots": answer }),
-            _ => answer,
-        })
+        Ok(perform(&self.order(task), &(Arc::new(step) as _))?)
     }
 
     /// Restores `snapshot` into the next generation of the state folder, and switches to it.

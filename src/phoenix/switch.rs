@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
+use super::health::{HEALTH, read_health};
 use super::manifest::{INDEX, NODE_KEY};
 use super::stage;
 use crate::clock::{Clock, Timestamp};
@@ -238,10 +239,16 @@ fn carry_over(
             params![key, value, signed_at],
         )?;
     }
+    // A machine that knows nothing of the backups takes what was restored for the first of them: which others have been removed
+    // since then, and on purpose, nobody can tell it.
+    let vault = match vault {
+        Some(vault) => Some(vault),
+        None => reborn(&transaction, plan)?,
+    };
     if let Some(vault) = vault {
         transaction.execute(
             "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2",
-            [super::health::HEALTH, &vault],
+            [HEALTH, &vault],
         )?;
     }
     // A question whose job ended with its time may be asked again.
@@ -251,6 +258,10 @@ fn carry_over(
         [now.millis()],
     )?;
     transaction.execute("UPDATE outbox SET open = 0 WHERE open = 1", [])?;
+    transaction.execute(
+        "UPDATE schedule SET finished_at = ?1, outcome = 'interrupted' WHERE started_at IS NOT NULL AND finished_at IS NULL",
+        [now.millis()],
+    )?;
     for name in DESTRUCTIVE {
         let why =
             format!("restored from {}: resume when the state is as it should be", short(&plan.snapshot));
@@ -290,6 +301,15 @@ fn carry_over(
     Ok(())
 }
 
+/// How the vault did when the backup was made, with that backup alone.
+fn reborn(connection: &Connection, plan: &Plan) -> Result<Option<String>, SwitchError> {
+    let mut health = read_health(connection).map_err(SwitchError::Ledger)?;
+    health.snapshots = vec![plan.snapshot.clone()];
+    // Wherever it is now.
+    health.repository = None;
+    Ok(serde_json::to_string(&health).ok())
+}
+
 /// What must not be forgotten.
 #[derive(Default)]
 struct Endings {
@@ -327,7 +347,7 @@ fn endings(path: &Path) -> Result<Endings, SwitchError> {
     let mut nonces = connection.prepare("SELECT key_id, value, signed_at FROM nonce")?;
     let nonces = nonces.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let vault = connection
-        .query_row("SELECT value FROM meta WHERE key = ?1", [super::health::HEALTH], |row| row.get(0))
+        .query_row("SELECT value FROM meta WHERE key = ?1", [HEALTH], |row| row.get(0))
         .optional()?;
     Ok(Endings { ended: ended.collect::<Result<_, _>>()?, nonces: nonces.collect::<Result<_, _>>()?, vault })
 }

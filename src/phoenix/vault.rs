@@ -29,14 +29,26 @@ pub enum VaultError {
     /// The file with the new password is missing.
     #[error("{}: there is no such file; write the new password into it, then try again", .0.display())]
     NoNewPassword(PathBuf),
+    /// The file with the password cannot be read, or is empty.
+    #[error("the password file {}: {wrong}", path.display())]
+    Password {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        wrong: String,
+    },
     /// No key is opened by the password.
     #[error("the password does not open the repository")]
     WrongPassword,
     /// Another program works on it.
-    #[error("the repository is locked by {0}; wait for it, or see `orchd backup unlock`")]
+    #[error(
+        "the repository is locked by {0}; wait for it; where nobody works on it any more: `orchd backup unlock --all`"
+    )]
     Locked(String),
     /// No snapshot has that id, or several have.
-    #[error("no snapshot, or more than one, answers to {0}")]
+    #[error(
+        "no snapshot, or more than one, answers to {0}: write an id or its first digits (at least 4), `latest`, or a time such as 2026-11-21T03:00:00Z"
+    )]
     NoSnapshot(String),
     /// The file system is full.
     #[error("there is not enough space{0}")]
@@ -53,6 +65,14 @@ pub enum VaultError {
     /// Object storage did not do what was asked: what it answered, or that it did not.
     #[error("{0}")]
     Storage(String),
+    /// A file that has to be in a backup cannot be read.
+    #[error("{}, which the configuration names, cannot be read: {source}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A file could not be read or written.
     #[error("{what}: {source}")]
     Io {
@@ -107,9 +127,19 @@ impl From<VaultError> for Fault {
     fn from(error: VaultError) -> Self {
         let message = error.to_string();
         match error {
-            VaultError::Missing(_) | VaultError::NoSnapshot(_) | VaultError::NoNewPassword(_) => {
-                Self::not_found(message)
-            }
+            VaultError::Missing(_) | VaultError::NoSnapshot(_) => Self::not_found(message),
+            // Answers name no files of the machine; the log has them.
+            VaultError::NoNewPassword(_) => Self::not_found(
+                "there is no file with the new password: write it beside the present one, with `.new` at the end of its name, then try again",
+            ),
+            VaultError::Password { .. } => Self::new(
+                Code::Unavailable,
+                "a file with the password cannot be read, or is empty; the node's log names it",
+            ),
+            VaultError::Unreadable { .. } => Self::new(
+                Code::Unavailable,
+                "a file that the configuration names cannot be read, and a node would not start without it; the node's log names it",
+            ),
             VaultError::Gone { .. } => Self::new(Code::Unavailable, message),
             VaultError::Locked(_) => Self::new(Code::Busy, message).retry_after(60_000),
             VaultError::Full(_) => Self::new(Code::StorageFull, message).retry_after(60_000),
@@ -145,12 +175,35 @@ pub struct Snapshot {
     pub added: Option<u64>,
 }
 
+/// How far the clock of who made a backup may be ahead of ours, in milliseconds.
+const AHEAD: i64 = 600_000;
+
+impl Snapshot {
+    /// Sorts by age, the oldest first, as seen at `now`. What was made with a clock that was ahead comes before all others:
+    /// it would be the newest until its time comes, whatever is made meanwhile.
+    #[must_use]
+    pub fn age(&self, now: Timestamp) -> impl Ord + use<> {
+        (self.time <= now.plus_millis(AHEAD), self.time, self.id.clone())
+    }
+}
+
+/// What backups there are.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    /// The oldest first, by [`Snapshot::age`].
+    pub snapshots: Vec<Snapshot>,
+    /// Ids that some of them had before another program changed their tags or description.
+    pub former: Vec<String>,
+    /// Ids of those that are damaged, so that nobody knows what they are of.
+    pub unreadable: Vec<String>,
+}
+
 /// How closely the repository is looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Depth {
     /// Whether all that is referred to is there.
     Structure,
-    /// Every byte of this percentage of the data, from 0 to 100, too.
+    /// Every byte of this percentage of the packs, from 0 to 100, too: of one at least, unless it is 0.
     Data(f64),
 }
 
@@ -165,11 +218,11 @@ pub trait Vault {
     /// See [`VaultError`]; what was there before is as before.
     fn create(&self, folder: &Path, host: &str, tags: &[String]) -> Result<Snapshot, VaultError>;
 
-    /// All snapshots, the oldest first.
+    /// All snapshots. A damaged one fails nothing.
     ///
     /// # Errors
     /// See [`VaultError`].
-    fn list(&self) -> Result<Vec<Snapshot>, VaultError>;
+    fn list(&self) -> Result<Inventory, VaultError>;
 
     /// What is wrong with the repository; nothing where the list is empty.
     ///

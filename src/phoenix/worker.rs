@@ -13,13 +13,14 @@ use super::backend::CONFIG;
 use super::capture::{Source, capture, clear};
 use super::examine::{drill, examine};
 use super::manifest::INDEX;
-use super::model::{Fetched, Made, Pruned, Shown, Unlocked, Verified};
+use super::model::{Changed, Fetched, Listed, Made, Pruned, Shown, Unlocked, Verified};
 use super::place::Repository;
-use super::restic::{Access, Report, ResticVault, read_password};
+use super::progress::Report;
+use super::restic::{Access, ResticVault, read_password};
 use super::retention::{Keep, superfluous};
-use super::vault::{Depth, Snapshot, Vault, VaultError};
+use super::vault::{Depth, Inventory, Snapshot, Vault, VaultError};
 use super::{stage, switch};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::when::zone;
 use crate::wire::Fault;
 
@@ -77,11 +78,22 @@ pub(super) enum Task {
     },
 }
 
+impl Task {
+    /// The folder that is needed only while it is done.
+    pub(super) fn scratch(&self) -> Option<&Path> {
+        match self {
+            Self::Create { folder, .. } | Self::Drill { folder, .. } => Some(folder),
+            // What is fetched is for another.
+            _ => None,
+        }
+    }
+}
+
 impl Order {
-    /// The backups that this order is about, the oldest first.
-    fn visible(&self, vault: &impl Vault) -> Result<Vec<Snapshot>, VaultError> {
+    /// The backups that this order is about. One that is damaged may be.
+    fn visible(&self, vault: &impl Vault) -> Result<Inventory, VaultError> {
         let mut all = vault.list()?;
-        all.retain(|snapshot| self.others || snapshot.node == self.host);
+        all.snapshots.retain(|snapshot| self.others || snapshot.node == self.host);
         Ok(all)
     }
 }
@@ -189,10 +201,13 @@ pub(super) fn perform(order: &Order, report: &Report) -> Result<Value, VaultErro
             remove(folder);
             json!(made?)
         }
-        Task::List => json!(order.visible(&open(Access::Shared, false)?)?),
+        Task::List => {
+            let Inventory { snapshots, unreadable, .. } = order.visible(&open(Access::Shared, false)?)?;
+            json!(Listed { snapshots, unreadable, pending: None })
+        }
         Task::Show { snapshot } => {
             let vault = open(Access::Shared, false)?;
-            let snapshot = choose(order.visible(&vault)?, snapshot, &order.host)?;
+            let snapshot = choose(&order.visible(&vault)?, snapshot, &order.host)?;
             let manifest = vault.manifest(&snapshot.id)?;
             json!(Shown { snapshot, manifest })
         }
@@ -200,12 +215,16 @@ pub(super) fn perform(order: &Order, report: &Report) -> Result<Value, VaultErro
             let vault = open(Access::Shared, false)?;
             let depth = percent.map_or(Depth::Structure, Depth::Data);
             let mut findings = vault.check(depth, &step)?;
-            let there = vault.list().unwrap_or_default();
-            let gone = known.iter().filter(|id| !there.iter().any(|snapshot| snapshot.id == **id));
+            let there = vault.list()?;
+            let is_there = |id: &String| {
+                let named = [&there.former, &there.unreadable].iter().any(|ids| ids.contains(id));
+                named || there.snapshots.iter().any(|snapshot| snapshot.id == *id)
+            };
+            let gone = known.iter().filter(|id| !is_there(id));
             findings.extend(gone.map(|id| format!("snapshot {}: it is gone", id.get(..8).unwrap_or(id))));
             let count = findings.len() as u64;
             findings.truncate(FINDINGS);
-            json!(Verified { whole: count == 0, count, findings, snapshots: there.len() as u64 })
+            json!(Verified { whole: count == 0, count, findings, snapshots: there.snapshots.len() as u64 })
         }
         Task::Drill { snapshot, folder } => {
             clear(folder)?;
@@ -231,18 +250,22 @@ pub(super) fn perform(order: &Order, report: &Report) -> Result<Value, VaultErro
             let access = if *dry_run { Access::Shared } else { Access::Alone };
             let vault = open(access, false)?;
             let zone = zone(time_zone).map_err(VaultError::Forbidden)?;
-            let mine: Vec<_> =
-                vault.list()?.into_iter().filter(|snapshot| snapshot.node == order.host).collect();
-            let removed = superfluous(&mine, keep, &zone);
+            let Inventory { snapshots: mut mine, unreadable, .. } = vault.list()?;
+            mine.retain(|snapshot| snapshot.node == order.host);
+            let removed = superfluous(&mine, keep, &zone, Clock::system().now());
             let mut freed_bytes = 0;
             if !dry_run {
                 vault.forget(&removed)?;
-                freed_bytes = vault.sweep()?;
-                stage::reached("swept");
+                // Nobody knows which data a damaged one uses; its file may come back from elsewhere.
+                if unreadable.is_empty() {
+                    freed_bytes = vault.sweep()?;
+                    stage::reached("swept");
+                }
             }
             let left: Vec<_> =
                 mine.into_iter().map(|snapshot| snapshot.id).filter(|id| !removed.contains(id)).collect();
-            json!(Pruned { dry_run: *dry_run, removed, left, freed_bytes, repository_bytes: vault.size()? })
+            let repository_bytes = vault.size()?;
+            json!(Pruned { dry_run: *dry_run, removed, left, unreadable, freed_bytes, repository_bytes })
         }
         Task::Unlock { all } => {
             json!(Unlocked { removed: ResticVault::unlock(&store, &password, *all)? })
@@ -252,14 +275,22 @@ pub(super) fn perform(order: &Order, report: &Report) -> Result<Value, VaultErro
                 return Err(VaultError::NoNewPassword(new_file.clone()));
             }
             let new = read_password(new_file)?;
-            open(Access::Alone, false)?.add_password(&new)?;
-            // Both open it now; from here on the new one is the password. It is written anew, because the other file may be
-            // anyone's to read.
-            switch::write(&order.repository.password_file, format!("{new}\n").as_bytes())
-                .map_err(|error| VaultError::Other(error.to_string()))?;
-            std::fs::remove_file(new_file).map_err(VaultError::io(new_file.display().to_string()))?;
+            // Where they are the same, an earlier attempt was cut off between here and its end.
+            if new != password {
+                open(Access::Alone, false)?.add_password(&new)?;
+                stage::reached("password added");
+                // Both open it now; from here on the new one is the password. It is written anew, because the other file may be
+                // anyone's to read.
+                switch::write(&order.repository.password_file, format!("{new}\n").as_bytes())
+                    .map_err(|error| VaultError::Other(error.to_string()))?;
+                stage::reached("password written");
+            }
             let vault = ResticVault::open(&store, &new, Access::Alone, false, report.clone())?;
-            json!({ "changed": true, "removed": vault.remove_other_passwords()? })
+            let removed = vault.remove_other_passwords()?;
+            stage::reached("passwords removed");
+            // Last: while it is there, the change can be taken up again.
+            std::fs::remove_file(new_file).map_err(VaultError::io(new_file.display().to_string()))?;
+            json!(Changed { changed: true, removed })
         }
     };
     Ok(answer)
@@ -272,7 +303,8 @@ fn fetch(
     folder: &Path,
     step: &(dyn Fn(u64, u64) + Send + Sync),
 ) -> Result<Fetched, VaultError> {
-    let snapshot = choose(order.visible(vault)?, wanted, &order.host)?;
+    let inventory = order.visible(vault)?;
+    let snapshot = choose(&inventory, wanted, &order.host)?;
     stage::reached("fetching");
     let manifest = vault.fetch(&snapshot.id, folder, step)?;
     stage::reached("fetched");
@@ -281,31 +313,46 @@ fn fetch(
         remove(&folder.join(INDEX));
     }
     stage::reached("examined");
-    Ok(Fetched { snapshot, manifest, examined })
+    Ok(Fetched { snapshot, manifest, examined, unreadable: inventory.unreadable })
 }
 
-/// The one that is meant: an id or its beginning, `latest`, or a time, of which it is the last one before.
-fn choose(snapshots: Vec<Snapshot>, wanted: &str, host: &str) -> Result<Snapshot, VaultError> {
+/// The one that is meant: an id or its beginning, `latest`, or a time, of which it is the last one before; of those that can be
+/// read.
+fn choose(inventory: &Inventory, wanted: &str, host: &str) -> Result<Snapshot, VaultError> {
+    let Inventory { snapshots, unreadable, .. } = inventory;
     let missing = || VaultError::NoSnapshot(wanted.to_owned());
     let mut mine = snapshots.iter().filter(|snapshot| host.is_empty() || snapshot.node == host);
-    if wanted == "latest" {
-        return mine.next_back().cloned().ok_or_else(missing);
-    }
-    if let Ok(time) = Timestamp::parse(wanted) {
-        return mine.rfind(|snapshot| snapshot.time <= time).cloned().ok_or_else(missing);
+    let by_time = match Timestamp::parse(wanted) {
+        _ if wanted == "latest" => Some(mine.next_back()),
+        Ok(time) => Some(mine.rfind(|snapshot| snapshot.time <= time)),
+        Err(_) => None,
+    };
+    if let Some(found) = by_time {
+        // Where none is left, it may be one of the damaged that was meant.
+        return match (found, unreadable.first()) {
+            (Some(snapshot), _) => Ok(snapshot.clone()),
+            (None, Some(id)) => Err(unreadable_is(id)),
+            (None, None) => Err(missing()),
+        };
     }
     if wanted.len() < 4 || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(missing());
     }
-    let mut found = snapshots.into_iter().filter(|snapshot| snapshot.id.starts_with(wanted));
-    match (found.next(), found.next()) {
-        (Some(snapshot), None) => Ok(snapshot),
+    let mut damaged = unreadable.iter().filter(|id| id.starts_with(wanted));
+    let mut found = snapshots.iter().filter(|snapshot| snapshot.id.starts_with(wanted));
+    match (found.next(), found.next(), damaged.next()) {
+        (Some(snapshot), None, None) => Ok(snapshot.clone()),
+        (None, None, Some(id)) => Err(unreadable_is(id)),
         _ => Err(missing()),
     }
 }
 
+fn unreadable_is(id: &str) -> VaultError {
+    VaultError::Damaged(format!("the snapshot {id} is not what was written"))
+}
+
 /// Removes what was needed only for the work. What stays is removed when the next one begins.
-fn remove(folder: &Path) {
+pub(super) fn remove(folder: &Path) {
     if let Err(error) = std::fs::remove_dir_all(folder)
         && error.kind() != std::io::ErrorKind::NotFound
     {
@@ -337,9 +384,9 @@ mod tests {
             snapshot("cccc", "n1", "2026-01-03T03:00:00Z"),
             snapshot("dddd", "n2", "2026-01-04T03:00:00Z"),
         ];
-        let chosen = |wanted: &str, host: &str| {
-            choose(all.clone(), wanted, host).map(|found| found.id[..4].to_owned()).ok()
-        };
+        let all = Inventory { snapshots: all, former: Vec::new(), unreadable: vec!["ffff".repeat(16)] };
+        let chosen =
+            |wanted: &str, host: &str| choose(&all, wanted, host).map(|found| found.id[..4].to_owned()).ok();
         assert_eq!(chosen("latest", "n1").as_deref(), Some("cccc"));
         assert_eq!(chosen("latest", "").as_deref(), Some("dddd"));
         assert_eq!(chosen("2026-01-02T12:00:00Z", "n1").as_deref(), Some("aaaa"));
@@ -349,5 +396,10 @@ mod tests {
         for wrong in ["aa", "eeee", "", "../../x", "latest~1"] {
             assert_eq!(chosen(wrong, "n1"), None, "{wrong}");
         }
+        for damaged in ["ffff", "ffffff"] {
+            assert!(matches!(choose(&all, damaged, "n1"), Err(VaultError::Damaged(_))), "{damaged}");
+        }
+        let none = Inventory { snapshots: Vec::new(), ..all };
+        assert!(matches!(choose(&none, "latest", "n1"), Err(VaultError::Damaged(_))));
     }
 }

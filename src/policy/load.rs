@@ -47,6 +47,12 @@ pub(super) fn is_read(name: &str) -> bool {
     name == DATA_FILE || (name.ends_with(".rego") && !name.starts_with('.'))
 }
 
+/// Whether a file of this name in the folder of a bundle belongs to it, its signature included.
+#[must_use]
+pub fn belongs(name: &str) -> bool {
+    is_read(name) || name == signed::SIGNATURES
+}
+
 /// What a folder holds.
 pub(super) struct Bundle {
     /// Sorted by name.

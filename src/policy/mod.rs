@@ -28,7 +28,7 @@ use serde::Serialize;
 
 use self::reads::Reads;
 use self::shape::Shapes;
-pub use load::BundleSource;
+pub use load::{BundleSource, belongs};
 pub use remembered::Remembered;
 pub use remote::{Opa, OpaOptions};
 pub use signed::Signer;

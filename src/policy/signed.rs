@@ -18,7 +18,7 @@ use super::load::{Bundle, DATA_FILE, is_read};
 use crate::small_file;
 
 /// The file of signatures.
-const SIGNATURES: &str = ".signatures.json";
+pub(super) const SIGNATURES: &str = ".signatures.json";
 
 /// Most bytes of it.
 const MAX_BYTES: u64 = 256 << 10;

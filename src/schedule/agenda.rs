@@ -52,6 +52,8 @@ pub(super) struct State {
 pub(super) struct Entry {
     pub name: &'static str,
     pub when: When,
+    /// What its next run was found for: the times, and whose clocks they are of.
+    pub spec: String,
     /// Longest random delay in milliseconds.
     pub jitter: i64,
     pub state: State,
@@ -63,8 +65,16 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(name: &'static str, when: When, jitter: i64, state: State) -> Self {
-        Self { name, when, jitter, state, running: false, wanted: false, seen: None }
+    /// As the ledger left it: a run that has not ended goes on until it is known to have been cut off.
+    pub(super) fn new(name: &'static str, when: When, spec: String, jitter: i64, state: State) -> Self {
+        let running = state.last.as_ref().is_some_and(|last| last.finished.is_none());
+        Self { name, when, spec, jitter, state, running, wanted: false, seen: None }
+    }
+
+    /// A name for the present run that no other run has.
+    pub(super) fn run_id(&self) -> String {
+        let started = self.state.last.as_ref().map_or(0, |last| last.started.millis());
+        format!("{}-{}-{started}", self.name, self.state.runs)
     }
 
     /// Finds the next run where there is none yet or the clock was wrong. Returns whether anything changed.
@@ -170,7 +180,7 @@ mod tests {
     }
 
     fn entry(when: &str, jitter: i64) -> Entry {
-        Entry::new("task", when.parse().unwrap(), jitter, State::default())
+        Entry::new("task", when.parse().unwrap(), when.to_owned(), jitter, State::default())
     }
 
     /// Goes from `from` to `to`, from one event to the next: a run is due, or has ended after `takes`. When runs began.
@@ -225,6 +235,28 @@ mod tests {
         assert_eq!(on("2028-03-25T23:00:00Z", "2028-03-26T22:00:00Z"), [at("2028-03-26T01:00:00Z")]);
         assert_eq!(on("2028-10-28T22:00:00Z", "2028-10-29T23:00:00Z"), [at("2028-10-29T00:30:00Z")]);
         assert_eq!(run("0 0 29 2 *", 0, HOUR), [at("2028-02-28T23:00:00Z")]);
+        // Several times a day, and a day when the clock skips or repeats two or three of them.
+        for (when, runs, in_spring, in_autumn) in [
+            ("30 2,3 * * *", 366 * 2, &["01:00", "01:30"][..], &["00:30", "02:30"][..]),
+            ("0,30 2 * * *", 366 * 2 - 1, &["01:00"], &["00:00", "00:30"]),
+            ("30 1-3 * * *", 366 * 3, &["00:30", "01:00", "01:30"], &["23:30", "00:30", "02:30"]),
+            ("15 0,2,4 * * *", 366 * 3, &["23:15", "01:00", "02:15"], &["22:15", "00:15", "03:15"]),
+            ("0 2,3 * * *", 366 * 2 - 1, &["01:00"], &["00:00", "02:00"]),
+            // Each hour that there is: one less, and one more.
+            ("30 * * * *", 366 * 24, &[], &[]),
+            ("*/30 2 * * *", 366 * 2, &[], &[]),
+        ] {
+            let began = run(when, 0, MINUTE);
+            assert_eq!(began.len(), runs, "{when}");
+            let on = |from: &str, to: &str| {
+                let day = began.iter().filter(|time| (at(from)..at(to)).contains(time));
+                day.map(|time| time.to_string()[11..16].to_owned()).collect::<Vec<_>>()
+            };
+            if !in_spring.is_empty() {
+                assert_eq!(on("2028-03-25T23:00:00Z", "2028-03-26T22:00:00Z"), in_spring, "{when}");
+                assert_eq!(on("2028-10-28T22:00:00Z", "2028-10-29T23:00:00Z"), in_autumn, "{when}");
+            }
+        }
         // The time is that of the cron expressions, in a debug build; this is a guard, not a measurement.
         assert!(started.elapsed().as_secs_f64() < 10.0, "a year took {:?}", started.elapsed());
     }

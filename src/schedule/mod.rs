@@ -45,8 +45,13 @@ pub struct Task {
 
 /// Does what is due. The engine, or a test.
 pub trait Perform: Send + Sync {
-    /// Runs the command of `task` to its end. Does not resolve when the process stops before that.
-    fn perform(&self, task: &Task) -> BoxFuture<Result<(), Fault>>;
+    /// Runs the command of `task` to its end, as the run that is called `run`. Does not resolve when the process stops before
+    /// that.
+    fn perform(&self, task: &Task, run: String) -> BoxFuture<Result<(), Fault>>;
+
+    /// How the run of `task` went that an earlier process has begun, once it has ended: it may go on in this one. `None` when
+    /// nothing is known of it.
+    fn resume(&self, task: &Task, run: String) -> BoxFuture<Option<Result<(), Fault>>>;
 }
 
 /// How the schedule is set up.
@@ -135,6 +140,18 @@ pub fn commands() -> Vec<Command<Schedule>> {
     ]
 }
 
+/// What the next run depends on: the times as written, and for a cron expression the zone.
+fn spec(when: &When, zone: &TimeZone) -> String {
+    let text = when.text();
+    if !when.is_by_the_clock() {
+        return text.to_owned();
+    }
+    match zone.iana_name() {
+        Some(name) => format!("{text} {name}"),
+        None => format!("{text} {zone:?}"),
+    }
+}
+
 impl Schedule {
     /// The schedule as the ledger left it. Blocks shortly: it reads the ledger.
     ///
@@ -149,8 +166,10 @@ impl Schedule {
         let jitter = i64::try_from(options.jitter.as_millis()).unwrap_or(i64::MAX);
         let entries = ledger.read_blocking(|connection| {
             let load = |task: &Task| {
-                let state = store::load(connection, task.name, task.when.text())?;
-                Ok(Entry::new(task.name, task.when.clone(), jitter, state))
+                let spec = spec(&task.when, &options.zone);
+                let state = store::load(connection, task.name, &spec)?;
+                metrics.recurring().run_failures(task.name, state.failures);
+                Ok(Entry::new(task.name, task.when.clone(), spec, jitter, state))
             };
             options.tasks.iter().map(load).collect::<Result<Vec<_>, Fault>>()
         })?;

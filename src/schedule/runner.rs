@@ -24,7 +24,8 @@ const SYNCHRONIZE: Duration = Duration::from_secs(120);
 /// How a run went.
 struct Ended {
     name: &'static str,
-    result: Result<(), Fault>,
+    /// `None` for a run of an earlier process that nothing is known of.
+    result: Option<Result<(), Fault>>,
 }
 
 impl Schedule {
@@ -33,12 +34,16 @@ impl Schedule {
         let began = Instant::now();
         let tasks: HashMap<_, _> = self.options.tasks.iter().map(|task| (task.name, task.clone())).collect();
         let mut running = JoinSet::new();
+        for (name, run) in self.cut_off() {
+            let Some(task) = tasks.get(name) else { continue };
+            running.spawn(take_up(perform.clone(), task.clone(), run));
+        }
         loop {
             let clock_is_right = began.elapsed() > SYNCHRONIZE || (self.options.synchronized)();
             let (due, pause) = self.look(clock_is_right).await;
-            for name in due {
+            for (name, run) in due {
                 let Some(task) = tasks.get(name) else { continue };
-                running.spawn(carry_out(perform.clone(), task.clone()));
+                running.spawn(carry_out(perform.clone(), task.clone(), run));
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -52,8 +57,14 @@ impl Schedule {
         }
     }
 
-    /// What begins now, and how long to wait until the next look.
-    pub(super) async fn look(&self, clock_is_right: bool) -> (Vec<&'static str>, Duration) {
+    /// Runs that an earlier process has begun, and not ended.
+    fn cut_off(&self) -> Vec<(&'static str, String)> {
+        let entries = self.entries();
+        entries.iter().filter(|entry| entry.running).map(|entry| (entry.name, entry.run_id())).collect()
+    }
+
+    /// What begins now, with the names of the runs, and how long to wait until the next look.
+    pub(super) async fn look(&self, clock_is_right: bool) -> (Vec<(&'static str, String)>, Duration) {
         let now = self.ledger.clock().now();
         let (due, changed) = self.begin_what_is_due(now, clock_is_right);
         // What cannot be put down is run all the same: a full disk must not keep a pruning from making room.
@@ -71,7 +82,7 @@ impl Schedule {
         &self,
         now: Timestamp,
         clock_is_right: bool,
-    ) -> (Vec<&'static str>, Vec<&'static str>) {
+    ) -> (Vec<(&'static str, String)>, Vec<&'static str>) {
         let (mut due, mut changed) = (Vec::new(), Vec::new());
         let zone = &self.options.zone;
         let random = |most| if most > 0 { fastrand::i64(0..=most) } else { 0 };
@@ -80,7 +91,7 @@ impl Schedule {
             let begins = entry.is_due(now) && (clock_is_right || !entry.is_late(now, LATE));
             if begins {
                 entry.begin(now, zone, random);
-                due.push(entry.name);
+                due.push((entry.name, entry.run_id()));
             }
             if settled || begins {
                 changed.push(entry.name);
@@ -91,6 +102,10 @@ impl Schedule {
 
     async fn ended(&self, ended: Ended) {
         let Ended { name, result } = ended;
+        let Some(result) = result else {
+            tracing::warn!(task = name, "a run of the schedule was cut off by a restart");
+            return self.change(name, |entry| entry.running = false);
+        };
         let now = self.ledger.clock().now();
         let outcome = result.as_ref().map_or_else(|fault| fault.code.as_str(), |()| "ok");
         let failed = result.err().map(|fault| (fault.code, fault.message));
@@ -123,7 +138,11 @@ impl Schedule {
     }
 }
 
-async fn carry_out(perform: Arc<dyn Perform>, task: Task) -> Ended {
-    tracing::debug!(task = task.name, "a run of the schedule begins");
-    Ended { name: task.name, result: perform.perform(&task).await }
+async fn carry_out(perform: Arc<dyn Perform>, task: Task, run: String) -> Ended {
+    tracing::debug!(task = task.name, run, "a run of the schedule begins");
+    Ended { name: task.name, result: Some(perform.perform(&task, run).await) }
+}
+
+async fn take_up(perform: Arc<dyn Perform>, task: Task, run: String) -> Ended {
+    Ended { name: task.name, result: perform.resume(&task, run).await }
 }

@@ -53,7 +53,7 @@ pub(super) fn save(connection: &Connection, entry: &Entry) -> Result<(), Fault> 
         )?
         .execute(params![
             entry.name,
-            entry.when.text(),
+            entry.spec,
             next.map(|next| millis(next.slot)),
             next.map(|next| millis(next.due)),
             last.as_ref().map(|run| millis(run.started)),

@@ -18,22 +18,37 @@ struct Counting {
     at_once: AtomicU32,
     go: Arc<Semaphore>,
     fails: bool,
+    /// Runs of an earlier process that go on, by their names.
+    known: std::sync::Mutex<Vec<String>>,
 }
 
 impl Counting {
     fn new(go: usize, fails: bool) -> Arc<Self> {
         let go = Arc::new(Semaphore::new(go));
-        Arc::new(Self { runs: AtomicU32::new(0), at_once: AtomicU32::new(0), go, fails })
+        let known = std::sync::Mutex::default();
+        Arc::new(Self { runs: AtomicU32::new(0), at_once: AtomicU32::new(0), go, fails, known })
     }
 }
 
 struct Counter(Arc<Counting>);
 
 impl Perform for Counter {
-    fn perform(&self, task: &Task) -> BoxFuture<Result<(), Fault>> {
+    fn resume(&self, task: &Task, run: String) -> BoxFuture<Option<Result<(), Fault>>> {
+        let goes_on = self.0.known.lock().unwrap().contains(&run);
+        let again = goes_on.then(|| self.perform(task, run));
+        Box::pin(async move {
+            match again {
+                Some(again) => Some(again.await),
+                None => None,
+            }
+        })
+    }
+
+    fn perform(&self, task: &Task, run: String) -> BoxFuture<Result<(), Fault>> {
         assert_eq!(task.command, "test/do");
         let counting = self.0.clone();
         Box::pin(async move {
+            counting.known.lock().unwrap().push(run);
             assert_eq!(counting.at_once.fetch_add(1, Ordering::SeqCst), 0, "overlaps itself");
             counting.runs.fetch_add(1, Ordering::SeqCst);
             counting.go.acquire().await.unwrap().forget();
@@ -52,6 +67,15 @@ struct World {
 }
 
 fn world(dir: &std::path::Path, now: &Arc<AtomicI64>, synchronized: fn() -> bool) -> World {
+    world_in(TimeZone::UTC, dir, now, synchronized)
+}
+
+fn world_in(
+    zone: TimeZone,
+    dir: &std::path::Path,
+    now: &Arc<AtomicI64>,
+    synchronized: fn() -> bool,
+) -> World {
     let time = now.clone();
     let clock = Clock::from_fn(move || Timestamp::from_millis(time.load(Ordering::SeqCst)));
     let options = ledger::Options { reserve_bytes: 1 << 20, ..ledger::Options::default() };
@@ -62,7 +86,7 @@ fn world(dir: &std::path::Path, now: &Arc<AtomicI64>, synchronized: fn() -> bool
         command: "test/do",
         payload: json!({}),
     };
-    let options = Options { tasks: vec![task], zone: TimeZone::UTC, jitter: Duration::ZERO, synchronized };
+    let options = Options { tasks: vec![task], zone, jitter: Duration::ZERO, synchronized };
     let events = Events::default();
     let schedule = Schedule::open(ledger.clone(), events.clone(), Metrics::new("test"), options).unwrap();
     World { ledger, events, now: now.clone(), schedule, stop: CancellationToken::new() }
@@ -141,8 +165,9 @@ async fn what_was_missed_waits_for_a_clock_that_is_known_to_be_right() {
     world.jump(DAY);
     world.jump(0);
     // On time is not missed: the run of the next day at its minute happens whatever the clock says of itself.
-    assert_eq!(world.schedule.look(false).await.0, Vec::<&str>::new());
-    assert_eq!(world.schedule.look(true).await.0, ["memory_prune"]);
+    assert_eq!(world.schedule.look(false).await.0, Vec::new());
+    let due = world.schedule.look(true).await.0;
+    assert_eq!(due.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["memory_prune"]);
     assert_eq!(counting.runs.load(Ordering::SeqCst), 0);
     world.end(running).await;
 }
@@ -173,6 +198,85 @@ async fn a_run_that_takes_long_is_not_overlapped_and_one_that_fails_is_told() {
     assert_eq!(told.kind, "errors");
     assert!(String::from_utf8_lossy(&told.payload).contains("memory_prune: not today (1 in a row)"));
     world.end(running).await;
+}
+
+#[tokio::test]
+async fn a_run_that_a_crash_cut_off_goes_on_alone_and_its_outcome_is_put_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = start();
+    let counting = Counting::new(0, true);
+    let first = world(dir.path(), &now, || true);
+    let running = first.start(&counting);
+    first.until(|entry| entry.next.is_some()).await;
+    first.jump(DAY);
+    first.until(|entry| entry.running).await;
+    // Its begin is in the ledger before the next look; the process is gone before its end.
+    first.schedule.save(&["memory_prune"]).await;
+    first.end(running).await;
+
+    now.fetch_add(DAY, Ordering::SeqCst);
+    let second = world(dir.path(), &now, || true);
+    counting.at_once.store(0, Ordering::SeqCst);
+    let running = second.start(&counting);
+    let entry = second.until(|entry| entry.running && entry.next.is_some()).await;
+    assert_eq!((entry.runs, entry.last.unwrap().outcome), (1, None));
+    second.jump(3 * DAY);
+    second.until(|entry| entry.next.is_some_and(|next| next.millis() > now.load(Ordering::SeqCst))).await;
+    counting.go.add_permits(1);
+    let entry = second.until(|entry| !entry.running).await;
+    assert_eq!((entry.runs, entry.failures), (1, 1));
+    assert_eq!(entry.last.unwrap().outcome.as_deref(), Some("busy"));
+    second.schedule.save(&["memory_prune"]).await;
+    let counts = "orchd_schedule_failures{task=\"memory_prune\"} 1";
+    assert!(second.schedule.metrics.render().contains(counts));
+    second.end(running).await;
+    // The failures in a row are shown from the start on.
+    let third = world(dir.path(), &now, || true);
+    assert!(third.schedule.metrics.render().contains(counts), "{}", third.schedule.metrics.render());
+    third.ledger.close();
+}
+
+#[tokio::test]
+async fn a_run_that_was_cut_off_and_that_nobody_knows_is_interrupted_and_the_next_one_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = start();
+    let counting = Counting::new(0, false);
+    let first = world(dir.path(), &now, || true);
+    let running = first.start(&counting);
+    first.until(|entry| entry.next.is_some()).await;
+    first.jump(DAY);
+    first.until(|entry| entry.running).await;
+    first.schedule.save(&["memory_prune"]).await;
+    first.end(running).await;
+
+    let counting = Counting::new(100, false);
+    let second = world(dir.path(), &now, || true);
+    let running = second.start(&counting);
+    let entry = second.until(|entry| !entry.running).await;
+    assert_eq!(entry.last.unwrap().outcome.as_deref(), Some("interrupted"));
+    second.jump(DAY);
+    second.until(|entry| entry.runs == 2 && !entry.running).await;
+    second.end(running).await;
+}
+
+#[tokio::test]
+async fn a_next_run_that_was_found_for_the_clocks_of_another_zone_is_found_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = start();
+    let counting = Counting::new(100, false);
+    let first = world(dir.path(), &now, || true);
+    let running = first.start(&counting);
+    let entry = first.until(|entry| entry.next.is_some()).await;
+    assert_eq!(entry.next.unwrap().to_string(), "2026-05-01T03:00:00.000Z");
+    first.schedule.save(&["memory_prune"]).await;
+    first.end(running).await;
+
+    let two_hours_ahead = TimeZone::fixed(jiff::tz::offset(2));
+    let second = world_in(two_hours_ahead, dir.path(), &now, || true);
+    let running = second.start(&counting);
+    let entry = second.until(|entry| entry.next.is_some()).await;
+    assert_eq!(entry.next.unwrap().to_string(), "2026-05-01T01:00:00.000Z");
+    second.end(running).await;
 }
 
 #[tokio::test]

@@ -43,6 +43,8 @@ pub struct DaemonOptions {
     pub through: Vec<String>,
     /// Further variables of its environment.
     pub environment: Vec<(String, String)>,
+    /// A whole configuration, in place of what the above would make.
+    pub toml: Option<String>,
 }
 
 impl DaemonOptions {
@@ -55,6 +57,7 @@ impl DaemonOptions {
             extra: String::new(),
             through: Vec::new(),
             environment: Vec::new(),
+            toml: None,
         }
     }
 
@@ -278,7 +281,8 @@ impl Daemon {
 
     /// Whether it came up: it answers on its metrics address.
     async fn try_start(&mut self) -> bool {
-        std::fs::write(self.config(), self.toml()).unwrap();
+        let toml = self.options.toml.clone().unwrap_or_else(|| self.toml());
+        std::fs::write(self.config(), toml).unwrap();
         let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log"));
         let log = log.unwrap();
         let mut words = self.options.through.clone();

@@ -416,7 +416,16 @@ fn show_list(listed: &Value) -> String {
         ]
     }));
     let table = if rows.len() == 1 { "there are no backups\n".to_owned() } else { table(&rows) };
-    table + &show_pending(&listed["pending"])
+    table + &show_unreadable(listed) + &show_pending(&listed["pending"])
+}
+
+/// A line for each backup that is damaged.
+fn show_unreadable(answer: &Value) -> String {
+    let ids = answer["unreadable"].as_array().into_iter().flatten();
+    ids.map(|id| {
+        format!("DAMAGED: snapshot {}, of which nobody knows what it was; the others are good\n", cell(id))
+    })
+    .collect()
 }
 
 fn show_one(shown: &Value) -> String {
@@ -451,7 +460,7 @@ fn show_verified(outcome: &Value) -> String {
             id(&drill["snapshot"]),
             cell(&examined["memories"]),
             cell(&examined["audit_records"]),
-        );
+        ) + &show_unreadable(drill);
     }
     let repository = &outcome["repository"];
     if repository["whole"] == true {
@@ -476,7 +485,7 @@ fn show_restored(restored: &Value) -> String {
         cell(&restored["generation"]),
         cell(&fetched["examined"]["memories"]),
         cell(&fetched["examined"]["audit_records"]),
-    )
+    ) + &show_unreadable(fetched)
 }
 
 fn show_pruned(pruned: &Value) -> String {
@@ -488,5 +497,5 @@ fn show_pruned(pruned: &Value) -> String {
         count("left"),
         bytes(&pruned["freed_bytes"]),
         bytes(&pruned["repository_bytes"]),
-    )
+    ) + &show_unreadable(pruned)
 }

@@ -234,6 +234,7 @@ async fn start_node(
         reconfigure: Arc::new(move || Ok((same.clone(), Vec::new()))),
         systemd: Arc::new(Systemd::from_env(|_| None)),
         config_text: String::new(),
+        config_files: Vec::new(),
         ready,
     };
     let node = tokio::spawn(async move {
