@@ -39,6 +39,13 @@ async fn planted_secrets_are_found_nowhere() {
     // Nobody listens where the models and the keys would be.
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (password, hs256, model) = (plant("password"), plant("hs256"), plant("model"));
+    let (backup, s3) = (plant("backup"), plant("s3"));
+    let lines = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| {
+        let value = fs::read_to_string(&s3).unwrap();
+        format!("{name}={value}\n")
+    });
+    fs::write(&s3, lines.concat()).unwrap();
+    let repository = dir.path().join("repository");
     let mut options = DaemonOptions::new("n1", Via::Plain(broker.addr()))
         .set("broker.auth=password")
         .set("broker.username=n1")
@@ -46,6 +53,8 @@ async fn planted_secrets_are_found_nowhere() {
     options.extra = format!(
         "[auth]\nmode = \"required\"\nhs256_secret_file = {hs256:?}\njwks_url = \"http://{nowhere}/jwks\"\n{NO_LIMITS}\n\
          [llm]\nremote_url = \"http://{nowhere}\"\nremote_model = \"m\"\nremote_key_file = {model:?}\n\
+         [phoenix]\nrepository = {repository:?}\npassword_file = {backup:?}\ns3_credentials_file = {s3:?}\n\
+         [memory]\narchive = \"s3:http://{nowhere}/bucket\"\ns3_credentials_file = {s3:?}\n\
          [log]\nfilter = \"debug,orchd=trace\"\n"
     );
     let mut daemon = Daemon::start(options).await;
@@ -77,6 +86,10 @@ async fn planted_secrets_are_found_nowhere() {
         Attempt::new("memory/store", &json!({ "content": note, "layer": note })).bearer(&key),
         Attempt::new("memory/get", &json!({ "id": note })).bearer(&key),
         Attempt::new("llm/complete", &json!({ "prompt": note })).bearer(&key),
+        Attempt::new("memory/query", &json!({ "text": note })).bearer(&key),
+        Attempt::new("memory/archive", &json!({ "before": "2020-01" })).bearer(&key),
+        Attempt::new("memory/import", &json!({ "file": "a.jsonl", "from_storage": true })).bearer(&key),
+        Attempt::new("phoenix/backup", &json!({})).bearer(&key),
         Attempt::new(&format!("node/{MARK}"), &json!({})).bearer(&key),
         Attempt { payload: format!("{{\"{MARK}\""), ..ping() }.bearer(&key),
     ] {
