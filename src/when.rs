@@ -1,8 +1,8 @@
 //! Times that recur: an interval, or a cron expression in a time zone. Pure.
 //!
 //! A cron expression follows the wall clock as Vixie cron does: a run at a fixed time that the clock skips happens right
-//! after the gap, one that the clock repeats happens once; expressions with `*` or steps in minutes or hours run in each
-//! hour that there is. An interval is of elapsed time and knows nothing of the wall clock.
+//! after the gap, one that the clock repeats happens once, also of lists and ranges; expressions with `*` or steps in minutes
+//! or hours run in each hour that there is. An interval is of elapsed time and knows nothing of the wall clock.
 
 use std::str::FromStr;
 

@@ -148,10 +148,10 @@ impl ResticVault {
                     snapshot.id = id;
                     found.push(snapshot);
                 }
-                // What passes by itself says nothing about the file.
-                Err(error) => match self.failed(&error) {
-                    error @ (VaultError::Storage(_) | VaultError::Full(_)) => return Err(error),
-                    error => tracing::debug!(%error, "a snapshot cannot be read"),
+                Err(error) => match self.backend.trouble() {
+                    // What passes by itself says nothing about the file.
+                    Some(Trouble::Full | Trouble::Storage(_)) => return Err(self.failed(&error)),
+                    _ => tracing::debug!(why = brief(&error.to_string()), "a snapshot cannot be read"),
                 },
             }
         }
