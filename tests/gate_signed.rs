@@ -44,9 +44,8 @@ async fn a_key_is_used_by_who_has_it_and_by_nobody_who_names_it() {
     };
     let mut app = Asker::plain(broker.addr(), "app").await;
     let key = keys(&daemon, &["create", "app", "--allow", "orch/#"]);
-    let forged = ping()
-        .signed(&key, &nonce(1), 0)
-        .with("x-signature", format!("v1:{}:{}", id(&key), "0".repeat(64)));
+    let forged =
+        ping().signed(&key, &nonce(1), 0).with("x-signature", format!("v1:{}:{}", id(&key), "0".repeat(64)));
     assert_eq!(forged.send(&mut app).await.label(), "signature_invalid");
     assert_eq!(ping().signed(&key, &nonce(2), -400).send(&mut app).await.label(), "replayed");
     let used = |daemon: &Daemon| -> Option<i64> {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::{id_of, tell};
+use super::show::id_of;
+use super::tell;
 use crate::cli::client::Reach;
 use crate::cli::client::text::{bytes, cell};
 use crate::cli::{Exit, Shared};
