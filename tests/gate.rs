@@ -180,7 +180,7 @@ async fn every_hostile_attempt_is_refused_with_its_code_and_audited() {
     add("a revoked key signs", rule().signed(&revoked, &nonce(2), 0), "signature_invalid");
     add("a forged key signs", rule().signed(&forged, &nonce(3), 0), "signature_invalid");
     add("a replaced key signs", rule().signed(&replaced, &nonce(4), 0), "signature_invalid");
-    add("301 s old", rule().signed(&all, &nonce(5), -330), "replayed");
+    add("301 s old", rule().signed(&all, &nonce(5), -301), "replayed");
     add("a year old", rule().signed(&all, &nonce(6), -31_536_000), "replayed");
     add("301 s ahead", rule().signed(&all, &nonce(7), 330), "signature_invalid");
     add("a year ahead", rule().signed(&all, &nonce(8), 31_536_000), "signature_invalid");

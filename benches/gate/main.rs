@@ -28,7 +28,7 @@ use rumqttc::{
     AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, PublishOptions, PublishProperties, QoS,
     SubscribeFilter,
 };
-use support::gate::{NO_LIMITS, id, keys};
+use support::gate::{NO_LIMITS, SECRET, good_jwt, id, keys};
 use support::{Daemon, DaemonOptions, MosquittoOptions, Via, mosquitto};
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -68,7 +68,8 @@ struct Args {
 #[derive(Clone)]
 enum Way {
     Open,
-    Bearer(String),
+    Key(String),
+    Jwt(String),
     Signed(String),
 }
 
@@ -76,7 +77,8 @@ impl Way {
     const fn name(&self) -> &'static str {
         match self {
             Self::Open => "auth.mode = open",
-            Self::Bearer(_) => "API key, permission, policy",
+            Self::Key(_) => "API key, permission, policy",
+            Self::Jwt(_) => "JWT, permission, policy",
             Self::Signed(_) => "signature, permission, policy",
         }
     }
@@ -84,7 +86,7 @@ impl Way {
     const fn topic(&self) -> &'static str {
         match self {
             Self::Open => "orch/open/conscience/evaluate",
-            Self::Bearer(_) | Self::Signed(_) => "orch/gated/conscience/evaluate",
+            Self::Key(_) | Self::Jwt(_) | Self::Signed(_) => "orch/gated/conscience/evaluate",
         }
     }
 
@@ -93,7 +95,9 @@ impl Way {
         let mut properties = Vec::new();
         match self {
             Self::Open => {}
-            Self::Bearer(key) => properties.push(("authorization".to_owned(), key.clone())),
+            Self::Key(bearer) | Self::Jwt(bearer) => {
+                properties.push(("authorization".to_owned(), bearer.clone()));
+            }
             Self::Signed(key) => {
                 let signed_at = Clock::system().now().to_string();
                 let nonce = uuid::Uuid::new_v4().simple().to_string();
@@ -210,7 +214,11 @@ async fn main() -> Result<(), Failure> {
     let policy = std::path::Path::new("config/policy").canonicalize()?;
     // No limit but the one for messages without good credentials, which is the default.
     let limits = NO_LIMITS.replace("unauthenticated_per_min = 6000000\n", "");
-    gated.extra = format!("[auth]\nmode = \"required\"\n{limits}[policy]\nfolder = {policy:?}\n");
+    let secret = broker.ca().with_file_name("hs256");
+    std::fs::write(&secret, SECRET)?;
+    gated.extra = format!(
+        "[auth]\nmode = \"required\"\nhs256_secret_file = {secret:?}\n{limits}[policy]\nfolder = {policy:?}\n"
+    );
     let mut gated = Daemon::start(gated).await;
     let key = keys(&gated, &["create", "bench", "--allow", "orch/#"]);
     if args.flood {
@@ -225,7 +233,8 @@ async fn main() -> Result<(), Failure> {
 
     let (client, event_loop) = connect("bench-asker", port, INBOX).await?;
     let mut asker = Asker { client, event_loop, number: 0 };
-    let ways = [Way::Open, Way::Bearer(key.clone()), Way::Signed(key)];
+    let jwt = good_jwt(serde_json::json!({ "sub": "bench" }));
+    let ways = [Way::Open, Way::Key(key.clone()), Way::Jwt(jwt), Way::Signed(key)];
     println!("| | answers a second | of open |\n|---|---|---|");
     rounds(&mut asker, &ways, &args).await?;
 
