@@ -1,12 +1,8 @@
-//! Sends any command with MQTT 5 request and response, and prints the reply.
-//!
-//! `cargo run --example ask -- HOST PORT NODE COMMAND JSON` (environment: MQTT_CA for TLS, MQTT_USERNAME and
-//! MQTT_PASSWORD)
-
-use std::env::{args, var};
-
+//! Sends any command with MQTT 5 request and response, and prints the reply: `cargo run --example ask -- HOST PORT NODE
+//! COMMAND JSON` (environment: MQTT_CA for TLS, MQTT_USERNAME and MQTT_PASSWORD)
 use rumqttc::mqttbytes::v5::{Packet, PublishProperties};
 use rumqttc::{AsyncClient, Event, MqttOptions, PublishOptions, QoS, TlsConfiguration, Transport};
+use std::env::{args, var};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,19 +20,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let (client, mut events) = AsyncClient::builder(options).build();
     client.subscribe(inbox.clone(), QoS::AtLeastOnce).await?;
+    while !matches!(events.poll().await?, Event::Incoming(Packet::SubAck(_))) {}
+    let properties = PublishProperties { response_topic: Some(inbox), ..Default::default() };
+    let options = PublishOptions::at_least_once().properties(properties);
+    client.publish(format!("orch/{node}/{command}"), payload, options).await?;
     loop {
-        match events.poll().await? {
-            Event::Incoming(Packet::SubAck(_)) => {
-                let properties =
-                    PublishProperties { response_topic: Some(inbox.clone()), ..Default::default() };
-                let options = PublishOptions::at_least_once().properties(properties);
-                client.publish(format!("orch/{node}/{command}"), payload.clone(), options).await?;
-            }
-            Event::Incoming(Packet::Publish(reply)) => {
-                println!("{}", std::str::from_utf8(&reply.payload)?);
-                return Ok(());
-            }
-            _ => {}
+        if let Event::Incoming(Packet::Publish(reply)) = events.poll().await? {
+            println!("{}", std::str::from_utf8(&reply.payload)?);
+            return Ok(());
         }
     }
 }

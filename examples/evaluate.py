@@ -1,26 +1,20 @@
 #!/usr/bin/env python3
 """Asks whether an action is right, with MQTT 3.1.1: reply topic and correlation stand in the envelope.
-
-evaluate.py HOST PORT NODE ACTION   (environment: MQTT_CA for TLS, MQTT_USERNAME and MQTT_PASSWORD)
-"""
+evaluate.py HOST PORT NODE ACTION   (environment: MQTT_CA for TLS, MQTT_USERNAME and MQTT_PASSWORD)"""
 import json, os, sys, uuid
 import paho.mqtt.client as mqtt
 
-if len(sys.argv) != 5:
-    sys.exit(__doc__)
-host, port, node, action = sys.argv[1:5]
+host, port, node, action = sys.argv[1:5] if len(sys.argv) == 5 else sys.exit(__doc__)
 user, question = os.environ.get("MQTT_USERNAME", "anonymous"), str(uuid.uuid4())
 inbox = f"orch/inbox/{user}/{question}"
 
 def connected(client, _, flags, code, *more):
-    if code != 0:
-        sys.exit(f"the broker refused the connection: {code}")
-    client.subscribe(inbox, qos=1)
+    client.subscribe(inbox, qos=1) if code == 0 else sys.exit(f"the broker refused the connection: {code}")
 
 def ask(client, *_):
-    envelope = {"message_id": question, "payload": {"action": action},
-                "metadata": {"reply_to": inbox, "correlation_id": question}}
-    client.publish(f"orch/{node}/conscience/evaluate", json.dumps(envelope), qos=1)
+    client.publish(f"orch/{node}/conscience/evaluate", qos=1, payload=json.dumps({
+        "message_id": question, "payload": {"action": action},
+        "metadata": {"reply_to": inbox, "correlation_id": question}}))
 
 def answer(client, _, message):
     reply = json.loads(message.payload)

@@ -260,13 +260,17 @@ pub(super) fn list(connection: &Connection, wanted: &ListDecisions) -> Result<De
 /// # Errors
 /// When the ledger cannot be written.
 pub(super) fn prune(unit: &Unit<'_>, before: Timestamp, rows: u64) -> Result<bool, Fault> {
-    let removed = unit
-        .prepare_cached(
-            "DELETE FROM conscience_decision WHERE seq IN (
-                 SELECT seq FROM conscience_decision
-                 WHERE at < ?1 OR seq <= (SELECT coalesce(max(seq), 0) FROM conscience_decision) - ?2
-                 ORDER BY seq LIMIT ?3)",
-        )?
-        .execute((before.millis(), i64::try_from(rows).unwrap_or(i64::MAX), BATCH))?;
-    Ok(removed == BATCH as usize)
+    // One after the other, each by an index: asked for together, every row would be looked at to find that none has to go.
+    let too_many = "DELETE FROM conscience_decision WHERE seq IN (
+                        SELECT seq FROM conscience_decision
+                        WHERE seq <= (SELECT coalesce(max(seq), 0) FROM conscience_decision) - ?1
+                        ORDER BY seq LIMIT ?2)";
+    let too_old = "DELETE FROM conscience_decision WHERE seq IN (
+                       SELECT seq FROM conscience_decision WHERE at < ?1 ORDER BY at LIMIT ?2)";
+    for (sql, limit) in [(too_many, i64::try_from(rows).unwrap_or(i64::MAX)), (too_old, before.millis())] {
+        if unit.prepare_cached(sql)?.execute((limit, BATCH))? == BATCH as usize {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 use tokio_util::sync::CancellationToken;
@@ -256,7 +256,14 @@ impl Conscience {
     pub(super) async fn prune(&self) -> Result<(), Fault> {
         let keep = i64::try_from(self.config.keep_decisions.as_millis()).unwrap_or(i64::MAX);
         let (before, rows) = (self.ledger.clock().now().plus_millis(-keep), self.config.decision_rows);
-        while self.ledger.write(move |unit| decisions::prune(unit, before, rows)).await? {}
+        loop {
+            let started = Instant::now();
+            if !self.ledger.write(move |unit| decisions::prune(unit, before, rows)).await? {
+                break;
+            }
+            // What is judged meanwhile has to be put down too: the writer is theirs for half of the time.
+            tokio::time::sleep(started.elapsed()).await;
+        }
         while self.ledger.write(move |unit| reviews::prune(unit, before)).await? {}
         Ok(())
     }
