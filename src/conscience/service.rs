@@ -217,25 +217,21 @@ impl Conscience {
         self.journal.flush(&self.ledger).await
     }
 
-    /// Puts decisions down, ends reviews whose time has passed and removes what is old, until `stop`.
+    /// Puts decisions down, ends reviews whose time has passed and removes what is old, until `stop`. None of it waits for
+    /// another: while much is removed, what is judged has to be put down all the same.
     pub async fn keep_house(self: Arc<Self>, stop: CancellationToken) {
-        let mut flush = tokio::time::interval(decisions::FLUSH_EVERY);
-        let mut second = tokio::time::interval(Duration::from_secs(1));
-        let mut minute = tokio::time::interval(Duration::from_secs(60));
-        for ticks in [&mut flush, &mut second, &mut minute] {
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        }
-        loop {
-            let done = tokio::select! {
-                () = stop.cancelled() => return,
-                _ = flush.tick() => self.flush().await,
-                _ = second.tick() => self.expire().await,
-                _ = minute.tick() => self.prune().await,
-            };
-            if let Err(error) = done {
-                tracing::warn!(%error, "the conscience could not keep house");
+        let removal = async {
+            // What is cut off is removed the next time.
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = regularly(&stop, Duration::from_secs(60), || self.prune()) => {}
             }
-        }
+        };
+        tokio::join!(
+            regularly(&stop, decisions::FLUSH_EVERY, || self.flush()),
+            regularly(&stop, Duration::from_secs(1), || self.expire()),
+            removal,
+        );
     }
 
     pub(super) async fn expire(self: &Arc<Self>) -> Result<(), Fault> {
@@ -339,4 +335,22 @@ pub(super) fn compile(
         )
     });
     RuleSet::new(prepared.collect::<Result<Vec<_>, _>>()?)
+}
+
+/// Does `work` at once, and then with `period` between, until `stop`; what has begun is ended.
+async fn regularly<W>(stop: &CancellationToken, period: Duration, work: impl Fn() -> W)
+where
+    W: Future<Output = Result<(), Fault>>,
+{
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = work().await {
+            tracing::warn!(%error, "the conscience could not keep house");
+        }
+    }
 }
