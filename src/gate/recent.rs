@@ -4,8 +4,8 @@
 //! A memory of the rates alone: what may happen only once is decided by the nonces in the ledger. Bounded; what does not fit
 //! takes the place of an older one, and counts as new when it comes back.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::nonce::Nonce;
 use super::signature::in_time;
@@ -25,8 +25,30 @@ pub enum Freshness {
     Stale,
 }
 
-/// Who signed and with which nonce, and when.
-type Seen = HashMap<(Box<str>, Box<str>), (Timestamp, bool)>;
+/// Who signed, and with which nonce.
+type Name = (Box<str>, Box<str>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// When each was signed, and whether it was admitted.
+    known: HashMap<Arc<Name>, (Timestamp, bool)>,
+    /// In the order in which they came first, so that to let go of the oldest takes no search.
+    order: VecDeque<Arc<Name>>,
+}
+
+impl Seen {
+    /// Lets go of the oldest: of those whose time is over, and of one where there is no room.
+    fn make_room(&mut self, now: Timestamp) {
+        while let Some(oldest) = self.order.front() {
+            let over = self.known.get(oldest).is_none_or(|(signed_at, _)| in_time(*signed_at, now).is_err());
+            if !over && self.known.len() < SIGNATURES {
+                break;
+            }
+            self.known.remove(oldest);
+            self.order.pop_front();
+        }
+    }
+}
 
 /// The signatures of the last minutes.
 #[derive(Debug, Default)]
@@ -39,7 +61,7 @@ impl Recent {
             return Freshness::Stale;
         }
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match seen.get(&name(nonce)) {
+        match seen.known.get(&name(nonce)) {
             None => Freshness::Fresh,
             Some((_, false)) => Freshness::Refused,
             Some((_, true)) => Freshness::Stale,
@@ -49,18 +71,18 @@ impl Recent {
     /// Remembers one that was admitted, or refused for the rate.
     pub(super) fn remember(&self, nonce: &Nonce, admitted: bool, now: Timestamp) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() >= SIGNATURES {
-            seen.retain(|_, (signed_at, _)| in_time(*signed_at, now).is_ok());
+        let name = Arc::new(name(nonce));
+        if let Some(known) = seen.known.get_mut(&name) {
+            *known = (nonce.signed_at, admitted);
+            return;
         }
-        if seen.len() >= SIGNATURES {
-            let victim = seen.keys().next().cloned();
-            victim.and_then(|victim| seen.remove(&victim));
-        }
-        seen.insert(name(nonce), (nonce.signed_at, admitted));
+        seen.make_room(now);
+        seen.order.push_back(name.clone());
+        seen.known.insert(name, (nonce.signed_at, admitted));
     }
 }
 
-fn name(nonce: &Nonce) -> (Box<str>, Box<str>) {
+fn name(nonce: &Nonce) -> Name {
     (Box::from(&*nonce.key_id), nonce.value.as_str().into())
 }
 
@@ -96,8 +118,8 @@ mod tests {
         for n in 0..SIGNATURES + 10 {
             recent.remember(&nonce(&n.to_string(), 1_000), true, now);
         }
-        assert_eq!(recent.0.lock().unwrap().len(), SIGNATURES);
+        assert_eq!(recent.0.lock().unwrap().known.len(), SIGNATURES);
         recent.remember(&nonce("later", 2_000), true, Timestamp::from_millis(2_000_000));
-        assert_eq!(recent.0.lock().unwrap().len(), 1);
+        assert_eq!(recent.0.lock().unwrap().known.len(), 1);
     }
 }
