@@ -1,8 +1,8 @@
 //! The composition root: builds the parts, supervises them, shuts them down.
 //!
 //! [`run`] is a function of configuration, ports and signals; a test or the demo owns all three. The order of the
-//! shutdown: the shared subscriptions are ended, nothing new is admitted, handlers finish, the outbox is flushed, `offline` is published and acknowledged,
-//! the link says goodbye, the ledger closes. It takes at most 5 s, with the broker gone too.
+//! shutdown: the shared subscriptions are ended, nothing new is admitted, handlers finish, the outbox is flushed, `offline`
+//! is published and acknowledged, the link says goodbye, the ledger closes. It takes at most 5 s, with the broker gone too.
 
 mod agenda;
 mod audit;
