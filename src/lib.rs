@@ -23,6 +23,7 @@
 //! Imports point one way: cli → node → mqtt, engine, services → ledger, wire.
 
 pub mod broker;
+mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;

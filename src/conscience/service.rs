@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use moka::sync::Cache;
 use tokio_util::sync::CancellationToken;
 
 use super::decisions::{self, Decision, Journal};
@@ -20,12 +19,13 @@ use super::reviews::{self, ReviewNews};
 use super::set::RuleSet;
 use super::store::{self, Origin, Refreshed};
 use super::verdict::{Judgement, Thresholds};
+use crate::cache::Cache;
 use crate::engine::Events;
 use crate::ledger::{Ledger, Unit};
 use crate::wire::Fault;
 
 /// Judgements that are kept.
-const CACHED: u64 = 10_000;
+const CACHED: usize = 10_000;
 
 /// How long a judgement is kept.
 const CACHED_FOR: Duration = Duration::from_secs(60);
@@ -169,9 +169,9 @@ impl Conscience {
             diary,
             rules: RwLock::new(Arc::new(set)),
             // Else it is copied again and again as it grows.
-            judgements: cache(CACHED as usize),
+            judgements: Cache::fleeting(CACHED, CACHED_FOR),
             judgement_counts: Counts::default(),
-            opinions: cache(0),
+            opinions: Cache::fleeting(CACHED, CACHED_FOR),
             opinion_counts: Counts::default(),
             rule_counts: Counts::default(),
             journal: Journal::default(),
@@ -312,10 +312,6 @@ fn tell_of(refreshed: &Refreshed) {
             "the default rules of the conscience are those of this version"
         );
     }
-}
-
-fn cache<T: Clone + Send + Sync + 'static>(at_first: usize) -> Cache<[u8; 32], T> {
-    Cache::builder().max_capacity(CACHED).initial_capacity(at_first).time_to_live(CACHED_FOR).build()
 }
 
 /// A set of `rules`; those that `known` has are not read again.

@@ -7,18 +7,18 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hyper::Uri;
-use moka::sync::Cache;
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
 use super::{Finding, MAX_INPUT_BYTES, PolicyError, finding};
+use crate::cache::Cache;
 use crate::outbound::{Breaker, Http};
 
 /// Largest answer, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
 
 /// Answers that are remembered.
-const CACHED: u64 = 10_000;
+const CACHED: usize = 10_000;
 
 /// Failures in a row after which the server is left alone, and for how long.
 const FAILURES: u32 = 3;
@@ -73,11 +73,7 @@ impl Opa {
     pub fn new(options: OpaOptions) -> Result<Self, PolicyError> {
         let url = options.url.parse().map_err(|_| PolicyError::Server("its address is none".to_owned()))?;
         let http = Http::new(&options.ca_file).map_err(|error| PolicyError::Server(error.to_string()))?;
-        // A time to live of zero would be for ever.
-        let cache = Cache::builder()
-            .max_capacity(if options.cached.is_zero() { 0 } else { CACHED })
-            .time_to_live(options.cached.max(Duration::from_millis(1)))
-            .build();
+        let cache = Cache::fleeting(CACHED, options.cached);
         Ok(Self { options, url, http, breaker: Breaker::new(FAILURES, PAUSE), cache })
     }
 

@@ -17,12 +17,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use moka::sync::Cache;
 use tokio::sync::Notify;
 
 use super::expression::{Expression, Occurs};
 use super::index::{Shard, ShardState};
 use super::model::EmbeddingStats;
+use crate::cache::Cache;
 use crate::ledger::Ledger;
 use crate::outbound::Http;
 use crate::wire::Fault;
@@ -37,7 +37,7 @@ pub const WINDOW: usize = 200;
 /// What `degraded` says when the endpoint should have answered, and did not.
 pub const DEGRADED: &str = "embeddings";
 /// Queries whose vectors are remembered, so that the pages of one ask once.
-const QUERIES: u64 = 1_000;
+const QUERIES: usize = 1_000;
 
 /// Which model makes vectors, and where.
 #[derive(Clone, Debug)]
