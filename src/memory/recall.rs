@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::cursor::Cursor;
 use super::expression::Expression;
@@ -91,12 +92,11 @@ impl Memory {
             .map_err(|_| Fault::new(Code::Busy, "too many searches wait").retry_after(1_000))?
             .map_err(|_| Fault::internal())?;
         let memory = self.clone();
-        // All in one go: each change of thread costs as much as a search.
         let answer = move || {
             let _permit = permit;
             memory.answer(&query, &expression, &asked, cursor, up_to_date)
         };
-        tokio::task::spawn_blocking(answer).await.map_err(|_| Fault::internal())?.map(|mut answer| {
+        in_place(answer).await?.map(|mut answer| {
             answer.body.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             answer
         })
@@ -267,6 +267,15 @@ impl Memory {
                 record,
             })
             .collect()
+    }
+}
+
+/// Does on this thread what blocks for about as long as it takes to wake another: the runtime's other tasks move instead, and
+/// nobody waits for that. A runtime of one thread cannot do so.
+async fn in_place<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => Ok(tokio::task::block_in_place(work)),
+        _ => tokio::task::spawn_blocking(work).await.map_err(|_| Fault::internal()),
     }
 }
 
