@@ -132,6 +132,30 @@ async fn a_broker_that_resumes_a_session_with_all_it_has_queued_is_served_and_no
 }
 
 #[tokio::test]
+async fn more_than_the_node_holds_at_a_time_is_worked_off_in_parts() {
+    let options =
+        MosquittoOptions { extra: "max_queued_messages 10000\n".to_owned(), ..MosquittoOptions::default() };
+    let Some(broker) = broker(options).await else { return };
+    let mut daemon = Daemon::start(DaemonOptions::new("laden", Via::Plain(broker.addr()))).await;
+    daemon.terminate().await;
+    // 40 MB, which Mosquitto 2.0 sends all at once when the node is killed and comes back.
+    let count = 4_500;
+    let mut asker = Caller::connect(broker.addr(), "asker", &daemon).await;
+    let filling = "x".repeat(9_000);
+    for number in 0..count {
+        let content = json!({ "content": format!("{number} {filling}") });
+        asker.send(&format!("store-{number}"), "memory/store", &content).await;
+    }
+    daemon.spawn_again().await;
+    daemon.kill();
+    daemon.start_again().await;
+    let mut other = Caller::connect(broker.addr(), "other", &daemon).await;
+    other.ask_ok("node/ping", json!({})).await;
+    answers(&mut asker, count).await;
+    assert_eq!(stored(&daemon).len(), count);
+}
+
+#[tokio::test]
 async fn subscriptions_are_back_within_ten_seconds_whether_the_session_was_kept_or_lost() {
     for persistence in [true, false] {
         let options = MosquittoOptions { persistence, ..MosquittoOptions::default() };

@@ -48,8 +48,13 @@ impl Owed {
     }
 }
 
-/// More is unacknowledged than the broker may send.
-pub(super) struct TooMany;
+/// Why a delivery is not taken.
+pub(super) enum Refused {
+    /// More are unacknowledged than there are packet identifiers.
+    TooMany,
+    /// What is unacknowledged weighs too much.
+    TooHeavy,
+}
 
 /// Makes the two ends: numbers for the poll task, and the task that sends.
 pub(super) fn channel(client: AsyncClient) -> (Acks, impl Future<Output = ()> + Send + 'static) {
@@ -61,18 +66,22 @@ pub(super) fn channel(client: AsyncClient) -> (Acks, impl Future<Output = ()> + 
 
 impl Acks {
     /// What has been received and not yet acknowledged.
-    pub(super) fn owed(&self) -> Arc<Owed> {
-        self.owed.clone()
+    pub(super) const fn owed(&self) -> &Arc<Owed> {
+        &self.owed
     }
 
     /// The acknowledgement of the delivery just received. The count never exceeds the broker's own, so that one which
     /// keeps to the Receive Maximum is never refused.
-    pub(super) fn owe(&mut self, ack: ManualAck, bytes: usize) -> Result<Ack, TooMany> {
-        let count = self.owed.count.fetch_add(1, Ordering::AcqRel);
-        let weight = self.owed.bytes.fetch_add(bytes, Ordering::AcqRel);
-        if count >= AT_LEAST_ONCE_QUEUE || (count >= REQUEST_QUEUE && weight >= AT_LEAST_ONCE_BYTES) {
-            return Err(TooMany);
+    pub(super) fn owe(&mut self, ack: ManualAck, bytes: usize) -> Result<Ack, Refused> {
+        let count = self.owed.count.load(Ordering::Acquire);
+        if count >= AT_LEAST_ONCE_QUEUE {
+            return Err(Refused::TooMany);
         }
+        if count >= REQUEST_QUEUE && self.owed.bytes.load(Ordering::Acquire) >= AT_LEAST_ONCE_BYTES {
+            return Err(Refused::TooHeavy);
+        }
+        self.owed.count.fetch_add(1, Ordering::AcqRel);
+        self.owed.bytes.fetch_add(bytes, Ordering::AcqRel);
         let number = self.owed.received.fetch_add(1, Ordering::AcqRel);
         let (done, watched) = (self.done.clone(), self.done.clone());
         let complete = move || {

@@ -1,6 +1,7 @@
 //! One connection, from CONNECT to its end. The only task that polls.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{DisconnectReasonCode, RetainForwardRule};
@@ -12,11 +13,17 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::acks::{self, Acks, TooMany};
+use super::acks::{self, Acks, Owed, Refused};
 use super::publisher::Standing;
 use super::{REQUEST_QUEUE, link::Hooks};
 use crate::engine::port::{Ack, Delivery, Publication};
 use crate::wire::Properties;
+
+/// How often it is looked whether all that was taken has been acknowledged, before the rest is fetched on a new connection.
+const SETTLED_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long that is waited for. What is not acknowledged by then comes again, too.
+const SETTLED_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -36,6 +43,21 @@ pub(super) enum End {
         /// Whether the other side closed it without a word.
         dropped: bool,
     },
+}
+
+/// Resolves when `close` is cancelled; or when deliveries have been left with the broker since `full_since`, and those before
+/// them are dealt with.
+async fn enough(close: &CancellationToken, owed: &Owed, full_since: Option<Instant>) {
+    let settled = async {
+        let Some(since) = full_since else { return std::future::pending().await };
+        while !owed.is_settled() && since.elapsed() < SETTLED_LIMIT {
+            tokio::time::sleep(SETTLED_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        () = close.cancelled() => {}
+        () = settled => {}
+    }
 }
 
 fn disconnected(code: DisconnectReasonCode, stood: bool) -> End {
@@ -71,6 +93,9 @@ pub(super) struct Session {
     shared: Arc<[String]>,
     /// Ends the tasks of this connection.
     over: CancellationToken,
+    /// Since when deliveries are left with the broker, because those taken weigh too much. For good: they are acknowledged in
+    /// the order of receipt, and what was left cannot be.
+    full_since: Option<Instant>,
 }
 
 impl Session {
@@ -94,7 +119,7 @@ impl Session {
             }
         });
         let shared = filters.iter().filter(|filter| filter.starts_with("$share/")).cloned().collect();
-        Ok(Self { client, event_loop, acks, queues, hooks, filters, shared, over })
+        Ok(Self { client, event_loop, acks, queues, hooks, filters, shared, over, full_since: None })
     }
 
     /// Polls until the connection ends, or `close` is cancelled and the disconnect has gone out.
@@ -117,7 +142,7 @@ impl Session {
             self.hooks.pulse.waiting();
             let event = tokio::select! {
                 event = self.event_loop.poll() => event,
-                () = close.cancelled(), if !closing => {
+                () = enough(close, self.acks.owed(), self.full_since), if !closing => {
                     if !stood {
                         return End::Closed;
                     }
@@ -142,7 +167,7 @@ impl Session {
                         client: self.client.clone(),
                         max_packet_bytes: announced.map_or(usize::MAX, |bytes| bytes as usize),
                         shared: self.shared.clone(),
-                        owed: self.acks.owed(),
+                        owed: self.acks.owed().clone(),
                     };
                     standing.send_replace(Some(now_standing.clone()));
                     self.subscribe(now_standing, connack.session_present);
@@ -224,7 +249,19 @@ impl Session {
 
     fn deliver(&mut self, publish: rumqttc::mqttbytes::v5::Publish) -> Result<(), End> {
         let ack = match self.client.prepare_ack(&publish) {
-            Some(ack) => self.acks.owe(ack, publish.payload.len()).map_err(|TooMany| End::Overrun)?,
+            Some(_) if self.full_since.is_some() => return Ok(()),
+            Some(ack) => match self.acks.owe(ack, publish.payload.len()) {
+                Ok(ack) => ack,
+                Err(Refused::TooMany) => return Err(End::Overrun),
+                Err(Refused::TooHeavy) => {
+                    tracing::warn!(
+                        "the broker sends more at a time than the Receive Maximum allows and the node holds: the rest is \
+                         fetched on a new connection, once this much has been dealt with"
+                    );
+                    self.full_since = Some(Instant::now());
+                    return Ok(());
+                }
+            },
             None => Ack::none(),
         };
         let at_least_once = publish.qos != QoS::AtMostOnce;
