@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -139,4 +139,27 @@ fn the_commands_it_prints_work_when_pasted_and_ctrl_c_ends_it() {
     let pid = Pid::from_child(&demo.0);
     kill_process(pid, Signal::INT).unwrap();
     assert_eq!(demo.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn ctrl_c_during_the_tour_ends_it() {
+    for once in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = orchd();
+        command
+            .args(["demo", "--listen", "127.0.0.1:0", "--dir"])
+            .arg(dir.path())
+            .args(once.then_some("--once"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut demo = Demo(child);
+        let mut lines = BufReader::new(demo.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        lines.next().expect("the introduction");
+        kill_process(Pid::from_child(&demo.0), Signal::INT).unwrap();
+        let rest: Vec<String> = lines.collect();
+        let mut error = String::new();
+        demo.0.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+        assert!(!rest.iter().any(|line| line.contains("Every step worked.")), "{rest:#?}");
+        assert_eq!(error.contains("interrupted"), once, "{error}");
+        assert_eq!(demo.0.wait().unwrap().code(), Some(i32::from(once)));
+    }
 }

@@ -76,30 +76,38 @@ impl Args {
             signal(SignalKind::interrupt()).map_err(|error| DemoError::new("signals", error))?;
         let mut terminated =
             signal(SignalKind::terminate()).map_err(|error| DemoError::new("signals", error))?;
+        // With `--once` the tour is what was asked for, and there is none.
+        let interruption = || if self.once { Err(DemoError("interrupted".to_owned())) } else { Ok(()) };
         let stage = tokio::select! {
             stage = Stage::set_up(&self.dir, self.listen) => stage?,
-            _ = interrupted.recv() => return Ok(()),
+            _ = interrupted.recv() => return interruption(),
+            _ = terminated.recv() => return interruption(),
         };
         let tour = async {
             say(&stage.introduction())?;
             tour::run(&stage).await
         };
-        let mut toured = tokio::select! {
-            toured = tour => toured,
-            _ = interrupted.recv() => Ok(()),
-            _ = terminated.recv() => Ok(()),
+        let toured = tokio::select! {
+            toured = tour => Some(toured),
+            _ = interrupted.recv() => None,
+            _ = terminated.recv() => None,
         };
-        if toured.is_ok() && !self.once {
-            toured = say(&stage.what_next());
-        }
-        if toured.is_ok() && !self.once {
-            tokio::select! {
-                _ = interrupted.recv() => {}
-                _ = terminated.recv() => {}
-                () = stage.ended() => {}
+        let played = match toured {
+            None => interruption(),
+            Some(Ok(())) if !self.once => {
+                let said = say(&stage.what_next());
+                if said.is_ok() {
+                    tokio::select! {
+                        _ = interrupted.recv() => {}
+                        _ = terminated.recv() => {}
+                        () = stage.ended() => {}
+                    }
+                }
+                said
             }
-        }
+            Some(toured) => toured,
+        };
         let stopped = stage.take_down().await;
-        toured.and(stopped)
+        played.and(stopped)
     }
 }
