@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::model::{self, Layer, Record, Store, Stored, length};
 use crate::clock::Timestamp;
 use crate::entity;
-use crate::wire::Fault;
+use crate::wire::{self, Fault};
 
 /// Most records of one store.
 pub const MAX_BATCH: usize = 100;
@@ -38,11 +38,11 @@ pub trait Many {
 
 impl<'de, O: DeserializeOwned, M: DeserializeOwned + Many> Deserialize<'de> for OneOrMany<O, M> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
+        let value = wire::distinct(deserializer)?;
         let read = if value.get(M::MEMBER).is_some() {
-            serde_json::from_value(value).map(Self::Many)
+            wire::read(value).map(Self::Many)
         } else {
-            serde_json::from_value(value).map(Self::One)
+            wire::read(value).map(Self::One)
         };
         read.map_err(serde::de::Error::custom)
     }
@@ -422,4 +422,42 @@ pub struct Promoted {
     pub promoted: u64,
     /// The first 100 of them.
     pub ids: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::wire::{Encoding, Fault, Payload};
+
+    fn read(text: &str) -> Result<StoreRequest, Fault> {
+        Payload::new(Encoding::Json, Bytes::from(text.to_owned())).decode()
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_store_is_said_by_field() {
+        for (text, field) in [
+            (r#"{"content":"x","importance":"0.5"}"#, "importance: "),
+            (r#"{"content":5}"#, "content: "),
+            (r#"{"content":"x","tags":[1]}"#, "tags[0]: "),
+            (r#"{"content":"x","expires":"yesterday"}"#, "expires: "),
+            (r#"{"records":[{"content":"x"},{"content":5}]}"#, "records[1].content: "),
+        ] {
+            let fault = read(text).unwrap_err();
+            assert!(fault.message.starts_with(field), "{text}: {}", fault.message);
+        }
+    }
+
+    #[test]
+    fn a_member_that_stands_twice_is_refused_in_both_forms() {
+        for text in [
+            r#"{"content":"first","content":"second"}"#,
+            r#"{"records":[{"content":"first","content":"second"}]}"#,
+            r#"{"records":[],"records":[{"content":"x"}]}"#,
+        ] {
+            let fault = read(text).unwrap_err();
+            assert!(fault.message.contains("duplicate field"), "{text}: {}", fault.message);
+        }
+    }
 }

@@ -116,8 +116,15 @@ fn misfit<T: DeserializeOwned>(value: Option<serde_json::Value>, message: &str) 
 
 /// The field in which `value` is no `T`, and what is wrong with it; `None` where it is one.
 pub(super) fn locate<T: DeserializeOwned>(value: Option<serde_json::Value>) -> Option<String> {
-    let located = serde_path_to_error::deserialize::<_, T>(value?).err();
-    located.map(|error| {
+    read::<T>(value?).err()
+}
+
+/// Makes a `T` of `value`.
+///
+/// # Errors
+/// The field in which it is none, and what is wrong with it.
+pub(crate) fn read<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, String> {
+    serde_path_to_error::deserialize::<_, T>(value).map_err(|error| {
         let message = without_values(&error.inner().to_string());
         match error.path().to_string() {
             // The object itself.

@@ -4,12 +4,15 @@
 //! nothing in this module may panic or allocate more than a small multiple of its input.
 
 mod codec;
+mod distinct;
 mod envelope;
 mod fault;
 mod reply;
 pub mod topic;
 
+pub(crate) use codec::read;
 pub use codec::{Encoding, Payload};
+pub(crate) use distinct::distinct;
 pub(crate) use envelope::Metadata;
 pub use envelope::{Address, Credentials, Properties, Request, decode};
 pub use fault::{Code, Fault};
