@@ -11,6 +11,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let user = var("MQTT_USERNAME").unwrap_or_else(|_| "anonymous".to_owned());
     let inbox = format!("orch/inbox/{user}/ask-{}", std::process::id());
     let mut options = MqttOptions::new(inbox.replace('/', "-"), (host, port.parse()?));
+    options.set_max_packet_size(Some(4 << 20));
     if let Ok(ca) = var("MQTT_CA") {
         let tls = orchd::tls::client_config(ca.as_ref(), None)?;
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));

@@ -38,6 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let signature = format!("v1:{key_id}:{}", hex(tag.as_ref()));
 
     let mut options = MqttOptions::new(format!("signed-{message_id}"), (host, port.parse()?));
+    options.set_max_packet_size(Some(4 << 20));
     if let Ok(ca) = var("MQTT_CA") {
         let tls = orchd::tls::client_config(ca.as_ref(), None)?;
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));

@@ -161,4 +161,9 @@ async fn the_example_in_rust_asks_anything() {
     command.args(["memory/store", "{\"content\":\"from Rust\"}"]);
     let reply = json(&run(command).await);
     assert_eq!((&reply["status"], &reply["command"]), (&json!("ok"), &json!("memory/store")), "{reply}");
+    // Some 200 kB.
+    let mut command = over_tls(Command::new(rust_example("ask").await), &broker);
+    command.args(["conscience/rules/list", "{}"]);
+    let reply = json(&run(command).await);
+    assert_eq!(reply["status"], "ok");
 }
