@@ -302,7 +302,8 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
     (
         "minor",
         "child children kid kids minor minors teen teens teenager teenagers underage schoolgirl schoolboy preteen preteens \
-         toddler infant baby pupil pupils adolescent adolescents juvenile",
+         toddler infant baby pupil pupils adolescent adolescents juvenile schoolchild schoolchildren \
+         stepdaughter stepson",
     ),
     (
         "stealth",
@@ -341,7 +342,86 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
          columbine bataclan auschwitz gulag gulags apartheid slavery lynching lynchings kristallnacht jonestown darfur \
          tiananmen inquisition treblinka terrorism cleansing",
     ),
+    (
+        "creature",
+        "dog dogs cat cats puppy kitten horse pony pet pets bird birds pigeon duck ducks swan goose hamster guinea \
+         rabbit bunny goat sheep pig cow donkey monkey elephant rhino tiger lion bear wolf fox deer eagle owl parrot \
+         turtle tortoise hedgehog squirrel raccoon badger seal dolphin whale panda gorilla ape leopard pangolin \
+         ferret animal animals wildlife livestock strays stray",
+    ),
+    (
+        "elder",
+        "grandmother grandma granny grandad granddad grandfather grandpa nana aunt auntie uncle elderly senile \
+         demented dementia alzheimer widow widower pensioner pensioners seniors retiree retirees frail ailing",
+    ),
+    (
+        "watcher",
+        "police cops cop court judge customs irs bank banks landlord government regulator regulators inspector \
+         auditor auditors security guard guards ranger rangers immigration fbi sec authorities officials moderators \
+         moderator teacher teachers professor proctor examiner boss employer hr parents parent mother father mum mom \
+         dad wife husband girlfriend boyfriend partner spouse ex owner owners neighbour neighbours neighbor neighbors \
+         staff nurse nurses doctor doctors vet family insurer insurers victim victims target company firm client \
+         clients shareholders investors public press voters operator admin admins users user customers customer",
+    ),
+    (
+        "extremist",
+        "isis isil daesh qaeda taliban hamas hezbollah haram kkk klan nazi nazis neonazi neonazis militia militias \
+         cartel cartels mafia jihad jihadist jihadists caliphate extremists terrorists terrorist insurgents \
+         paramilitary supremacists supremacist fascists incels separatists",
+    ),
+    (
+        "genre",
+        "article articles essay essays blog post posts tweet tweets thread speech letter letters email emails mail \
+         message messages text texts sms dm comment comments report story statement paper poem song songs lyrics \
+         slogan slogans pamphlet leaflet flyer video videos script advert advertisement ad ads caption headline \
+         headlines oped column review reviews press release memo brochure poster posters monologue testimony rant \
+         meme memes podcast broadcast fact sheet quote screenshot presentation sermon petition manifesto complaint \
+         complaints rumour rumours rumor rumors",
+    ),
+    (
+        "assert",
+        "claim claims claiming argue argues arguing allege alleges alleging assert asserts asserting insist insists \
+         insisting convince convinces convincing persuade persuades persuading prove proves proving suggest suggests \
+         suggesting insinuate insinuates imply implies implying deny denies denying blame blames blaming accuse \
+         accuses accusing say says saying state states stating announce announces announcing pretend pretends \
+         pretending declare declares declaring",
+    ),
+    (
+        "hoax",
+        "hoax hoaxes fake faked staged myth exaggerated fabricated rigged stolen conspiracy microchip microchips \
+         infertility infertile depopulation bioweapon scam false fictitious nonexistent untrue lie lies invented \
+         poison plandemic actors",
+    ),
+    (
+        "applicant",
+        "applicant applicants application applications candidate candidates tenant tenants renter renters job jobs \
+         hire hiring loan loans mortgage mortgages housing vacancy vacancies admission admissions apartment \
+         apartments cv cvs resume resumes employee employees recruiting recruitment guests patrons membership",
+    ),
+    (
+        "trait",
+        "race ethnicity ethnic religion religious accent surname surnames nationality pregnant pregnancy disability \
+         disabilities wheelchair sexuality orientation gender skin headscarf hijab turban foreign arabic african \
+         turkish older age aged mothers",
+    ),
+    (
+        "contraband",
+        "tusk tusks ivory horn horns pangolin pangolins artefact artefacts artifact artifacts antiquities fossils \
+         kidney kidneys organ organs pistols guns rifles ammunition cigarettes weapons narcotics drugs pills cocaine \
+         heroin weed cannabis marijuana meth steroids parrots tortoises reptiles caviar counterfeits passports \
+         migrants people girls women children explosives uranium plutonium diamonds cash gold",
+    ),
+    (
+        "notice",
+        "notice notices noticing noticed spot spotting spotted suspect suspects suspecting realise realises realising \
+         realize realizes realizing detect detecting detected flag flagging flagged catch catching caught trace \
+         tracing traced nick nicked bust busted find finding discover discovering discovered tracked suspicious \
+         identified",
+    ),
 ];
+
+// The highest bits are taken by the lists below.
+const _: () = assert!(CLASSES.len() <= 60);
 
 /// The class called `name`.
 pub(super) fn class(name: &str) -> Option<Classes> {
