@@ -431,7 +431,7 @@ pub(super) fn class(name: &str) -> Option<Classes> {
 /// Words that show that a sentence is about a story or a game.
 pub(super) const FICTION: &str = "novel story stories screenplay poem lyrics fiction fictional fictitious movie \
     thriller chapter villain protagonist antagonist fairytale roleplay game gameplay videogame minecraft fortnite gta \
-    skyrim sims zelda pokemon fallout doom halo overwatch roblox warcraft starcraft cyberpunk witcher valorant \
+    skyrim zelda pokemon fallout doom halo overwatch roblox warcraft starcraft cyberpunk witcher valorant \
     dungeon dnd chess checkers boss-fight batman superman spiderman sherlock hogwarts potter gandalf hamlet macbeth \
     shakespeare starwars vader joker simpsons dumbledore theater theatre opera manga sitcom cartoon comic rpg \
     naruto asterix obelix minnie mickey goofy pikachu garfield totoro mononoke shrek frodo bilbo sauron spongebob \
@@ -461,7 +461,7 @@ pub(super) const CARE: &str = "prevent prevention preventing protect protection 
 /// Words after a match that do the same: "suicide prevention", "bomb disposal".
 pub(super) const CARE_AFTER: &str = "prevention survivor survivors victim victims awareness hotline helpline detection \
     disposal squad protection education counselling counseling rehabilitation recovery \
-    research researcher researchers analysis scanner laws statistics rates museum history \
+    research researcher researchers analysis scanner laws statistics museum history \
     investigation investigations investigator trial trials mystery documentary drill shelter \
     safety policy policies defense defence ";
 

@@ -40,14 +40,14 @@ pub(super) struct CompiledPhrase {
 /// Holds the words of the classes, and of the phrases that were compiled with it; of the texts that were read, keyed hashes of words alone.
 pub(super) struct Vocabulary {
     stemmer: Stemmer,
-    words: HashMap<String, Word>,
+    words: HashMap<Box<str>, Word>,
     memo: Memo,
     classes: Vec<Classes>,
     /// How many words have classes: the first ones.
     classed: usize,
     choices: HashMap<(Arc<[Word]>, Classes), Choice>,
-    /// For each word, the choices that it is one of.
-    choices_with: Vec<Vec<Choice>>,
+    /// For each word, the choices that it is one of; as of the last [`Vocabulary::index`].
+    choices_with: Lists,
     /// The choices that take any name, and those that take any number.
     choices_by_place: [Vec<Choice>; 2],
 }
@@ -62,7 +62,7 @@ impl Vocabulary {
             classes: Vec::new(),
             classed: 0,
             choices: HashMap::new(),
-            choices_with: Vec::new(),
+            choices_with: Lists::default(),
             choices_by_place: Default::default(),
         };
         for (class, words) in lexicon::lists() {
@@ -87,9 +87,8 @@ impl Vocabulary {
         let word = self.len() as Word;
         // What was looked up before may be known from now on.
         self.memo.slots.take();
-        self.words.insert(stem.to_owned(), word);
+        self.words.insert(stem.into(), word);
         self.classes.push(0);
-        self.choices_with.push(Vec::new());
         word
     }
 
@@ -125,9 +124,6 @@ impl Vocabulary {
         let words = entry.key().0.clone();
         let choice = *entry.or_insert(next);
         if choice == next {
-            for word in self.members(&words, classes) {
-                self.choices_with[word as usize].push(choice);
-            }
             for (class, choices) in
                 [lexicon::NAME, lexicon::NUMBER].into_iter().zip(&mut self.choices_by_place)
             {
@@ -137,6 +133,16 @@ impl Vocabulary {
             }
         }
         (choice, words)
+    }
+
+    /// Makes what was compiled known to [`Self::choices_with`].
+    pub(super) fn index(&mut self) {
+        let each = |put: &mut dyn FnMut(Word, Choice)| {
+            for ((words, classes), &choice) in &self.choices {
+                self.members(words, *classes).into_iter().for_each(|word| put(word, choice));
+            }
+        };
+        self.choices_with = Lists::new(self.len(), each);
     }
 
     /// `words` and those of `classes`, each once.
@@ -167,7 +173,7 @@ impl Vocabulary {
 
     /// The choices that `word` is one of, those by a class that counts only in some places too.
     pub(super) fn choices_with(&self, word: Word) -> &[Choice] {
-        &self.choices_with[word as usize]
+        self.choices_with.of(word)
     }
 
     /// The choices that take any name.
@@ -178,6 +184,42 @@ impl Vocabulary {
     /// The choices that take any number.
     pub(super) fn choices_of_numbers(&self) -> &[Choice] {
         &self.choices_by_place[1]
+    }
+}
+
+/// A list of numbers for each word, all in one piece: most lists are short or empty, and each for itself would take more for
+/// its place than for what it holds.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    /// Where the list of each word begins; last, where that of the last one ends.
+    bounds: Vec<u32>,
+    items: Vec<u32>,
+}
+
+impl Lists {
+    /// The lists for so many `words`. `each` tells all numbers with their words, and the same when it is asked again.
+    pub(super) fn new(words: usize, each: impl Fn(&mut dyn FnMut(Word, u32))) -> Self {
+        let mut bounds = vec![0; words + 1];
+        each(&mut |word, _| bounds[word as usize + 1] += 1);
+        for at in 0..words {
+            bounds[at + 1] += bounds[at];
+        }
+        let mut items = vec![0; bounds[words] as usize];
+        let mut next = bounds.clone();
+        each(&mut |word, item| {
+            let at = &mut next[word as usize];
+            items[*at as usize] = item;
+            *at += 1;
+        });
+        Self { bounds, items }
+    }
+
+    /// The list of `word`, in the order in which it was told; empty for a word that came later.
+    pub(super) fn of(&self, word: Word) -> &[u32] {
+        match self.bounds.get(word as usize..word as usize + 2) {
+            Some(&[from, to]) => &self.items[from as usize..to as usize],
+            _ => &[],
+        }
     }
 }
 
