@@ -12,6 +12,8 @@ use super::text::Break;
 pub(super) enum Frame {
     /// It tells or plays: "in the novel the detective kills the butler".
     Fiction,
+    /// It is about a world that somebody made up, and not merely a tale or a poem: for what can be wrong in any form.
+    World,
     /// It asks what was, is or means, not how to: "who killed Caesar", "what is the definition of murder".
     Inquiry,
     /// It prevents, protects, reports or heals: "prevent the murder of", "help victims of".
@@ -26,6 +28,7 @@ impl Frame {
     pub(super) fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "fiction" => Self::Fiction,
+            "world" => Self::World,
             "inquiry" => Self::Inquiry,
             "care" => Self::Care,
             _ => return None,
@@ -35,11 +38,83 @@ impl Frame {
     /// Whether the sentence of the words from `first` to `last` is of this kind.
     pub(super) fn holds(self, reading: &Reading, first: usize, last: usize) -> bool {
         match self {
-            Self::Fiction => reading.sentence(first).any(|at| reading.tells(at)),
+            Self::Fiction => reading.sentence(first).any(|at| reading.tells(at) && !is_pretext(reading, at)),
+            Self::World => reading.sentence(first).any(|at| reading.tells(at) && !is_form(reading.word(at))),
             Self::Inquiry => asks(reading, first),
             Self::Care => cares_before(reading, first) || cares_after(reading, last),
         }
     }
+}
+
+/// Those who deal with wrong by profession or suffer it: how they do so is asked by whoever wants to know it.
+fn is_bystander(word: &str) -> bool {
+    matches!(
+        word,
+        "police"
+            | "courts"
+            | "judges"
+            | "lawyers"
+            | "banks"
+            | "customs"
+            | "doctors"
+            | "nurses"
+            | "hospitals"
+            | "therapists"
+            | "psychologists"
+            | "schools"
+            | "teachers"
+            | "parents"
+            | "companies"
+            | "hunters"
+            | "vets"
+            | "journalists"
+            | "historians"
+            | "scientists"
+            | "researchers"
+            | "investigators"
+            | "detectives"
+            | "firefighters"
+            | "actors"
+            | "magicians"
+            | "governments"
+            | "states"
+            | "countries"
+            | "authorities"
+            | "experts"
+            | "moderators"
+            | "platforms"
+            | "auditors"
+            | "victims"
+            | "survivors"
+            | "bystanders"
+    )
+}
+
+/// Words that say in which form something is told, not that it is made up.
+fn is_form(word: &str) -> bool {
+    matches!(word, "story" | "stories" | "poem" | "lyrics")
+}
+
+/// "A convincing story", "a cover story", "a news story": told to be believed.
+fn is_pretext(reading: &Reading, at: usize) -> bool {
+    is_form(reading.word(at))
+        && (at.saturating_sub(3)..at).any(|before| {
+            matches!(
+                reading.word(before),
+                "convincing"
+                    | "believable"
+                    | "plausible"
+                    | "credible"
+                    | "cover"
+                    | "fake"
+                    | "false"
+                    | "untrue"
+                    | "news"
+                    | "gossip"
+                    | "sob"
+                    | "different"
+            )
+        })
 }
 
 fn asks(reading: &Reading, first: usize) -> bool {
@@ -80,10 +155,26 @@ fn asks(reading: &Reading, first: usize) -> bool {
             let dose = |at| {
                 matches!(
                     reading.word(at),
-                    "need" | "needs" | "needed" | "enough" | "take" | "takes" | "would"
+                    "need"
+                        | "needs"
+                        | "needed"
+                        | "enough"
+                        | "take"
+                        | "takes"
+                        | "would"
+                        | "unnoticed"
+                        | "undetected"
+                        | "lethal"
+                        | "fatal"
                 )
             };
             !(oneself(word(2)) || matches!(word(1), "many" | "much") && sentence.clone().any(dose))
+        }
+        // What those do whose profession it is, or to whom it happens.
+        "how" if matches!(word(1), "do" | "can" | "should" | "could") && is_bystander(word(2)) => true,
+        "what" if matches!(word(1), "should" | "can" | "could" | "do" | "must") => {
+            let doing = (2..6).find(|&offset| word(offset) == "do");
+            doing.is_some_and(|at| matches!(word(at + 1), "when" | "if" | "after" | "about" | "against"))
         }
         "why" => {
             matches!(word(1), "did" | "was" | "were" | "do" | "does" | "is" | "are") && !oneself(word(2))
@@ -155,6 +246,10 @@ fn cares_before(reading: &Reading, first: usize) -> bool {
         if reading.cares(at) {
             return !reading.denied(at);
         }
+        // "respond to hateful comments"
+        if reading.word(at) == "to" && at > 0 && reading.cares(at - 1) {
+            continue;
+        }
         let begins = matches!(
             reading.word(at),
             "and"
@@ -180,9 +275,11 @@ fn cares_before(reading: &Reading, first: usize) -> bool {
     false
 }
 
-/// The last word of the match or one of the two after it says what is done about it: "suicide prevention".
+/// One of the two words after the match says what is done about it: "suicide prevention". Those whom it happened to may
+/// be its last word: "burn victims".
 fn cares_after(reading: &Reading, last: usize) -> bool {
-    (last..reading.len().min(last + 3))
-        .take_while(|&at| at == last || reading.before(at) < Break::Comma)
-        .any(|at| reading.cares_after(at))
+    matches!(reading.word(last), "victims" | "survivors")
+        || (last + 1..reading.len().min(last + 3))
+            .take_while(|&at| reading.before(at) < Break::Comma)
+            .any(|at| reading.cares_after(at))
 }

@@ -451,12 +451,12 @@ pub(super) const INQUIRY: &str = "definition meaning history etymology statistic
 
 /// Words that turn what follows into something to be prevented, understood or healed.
 pub(super) const CARE: &str = "prevent prevention preventing protect protection avoid avoiding detect detection \
-    survivor survivors victim victims support hotline counselling counseling therapy awareness report reporting reports \
+    survivor survivors victim victims hotline counselling counseling therapy awareness report reporting reports \
     treat treatment cope coping defend defending defense symptoms risk risks danger dangers dangerous effects \
     effect consequences impact combat fight fighting reduce addiction investigate investigating \
     investigation investigator identify mitigate condemn criticise criticize oppose mourning recover recovery \
     rehabilitation deter discourage warn warning \
-    warnings end stopping";
+    warnings end stopping respond responding react reacting overcome intervene";
 
 /// Words after a match that do the same: "suicide prevention", "bomb disposal".
 pub(super) const CARE_AFTER: &str = "prevention survivor survivors victim victims awareness hotline helpline detection \
