@@ -43,7 +43,9 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
          puppy kitten horse pet bird cow elephant dolphin whale hamster parrot guy lady gentleman bloke dude relative mate \
          stepson stepdaughter godfather creditor debtor accountant mechanic plumber paramedic surgeon beggar hooker prostitute \
          stripper rapist blogger streamer youtuber influencer caretaker bouncer bodyguard commuter spectator foreigner rescuer \
-         heir bride bachelor subordinate slave spy apprentice trainee disciple follower informant whistleblower",
+         heir bride bachelor subordinate slave spy apprentice trainee disciple follower informant whistleblower gran granny grandad granddad nan nana auntie buddy pal chap \
+         fella lad lass missus hubby stepdad stepmom tutor bartender cabbie postman mailman carer lodger roomie folks \
+         shopper diner contractor addict junkie convict detainee accuser flatmates youngster preteen schoolkid schoolkids",
     ),
     ("name", ""),
     ("number", ""),
