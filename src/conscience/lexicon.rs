@@ -295,7 +295,7 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
     ),
     (
         "caring",
-        "prevent stop report reporting protect recognise recognize detect cope victim victims survivor survivors survive heal \
+        "prevent stop protect recognise recognize detect cope victim victims survivor survivors survive heal \
          overcome awareness mitigate research understand laws legislation history prevention education oppose condemn \
          criticize criticise recover consequences warn warning symptoms hotline counseling counselling \
          therapy denounce moderate debunk effects statistics rehabilitation prosecute quit rebuild advocacy \
