@@ -92,7 +92,7 @@ fn is_bystander(word: &str) -> bool {
 
 /// Words that say in which form something is told, not that it is made up.
 fn is_form(word: &str) -> bool {
-    matches!(word, "story" | "stories" | "poem" | "lyrics")
+    matches!(word, "story" | "stories" | "poem" | "lyrics" | "comic" | "cartoon")
 }
 
 /// "A convincing story", "a cover story", "a news story": told to be believed.
