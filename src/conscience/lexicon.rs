@@ -76,7 +76,8 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
         "hurt",
         "harm hurt injure wound torture torment maim mutilate cripple disfigure drown rape molest grope kidnap abduct \
          attack assault abuse punch slap bludgeon shoot shot bomb starve burn poison sedate brutalise brutalize \
-         enslave behead waterboard",
+         enslave behead waterboard \
+         traumatise traumatize thrash tase maul batter incapacitate",
     ),
     (
         "harass",
@@ -100,28 +101,33 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
         "weapon",
         "gun guns firearm firearms pistol rifle shotgun handgun ak47 ar15 silencer suppressor weapon weapons \
          ammunition ammo grenade switchblade landmine flamethrower glock bazooka mortar howitzer revolver machinegun bullets silencers handguns \
-         rifles",
+         rifles \
+         uzi kalashnikov carbine derringer blunderbuss",
     ),
     (
         "explosive",
         "bomb bombs explosive explosives dynamite napalm thermite semtex c4 tnt rdx petn tatp anfo detonator ied \
-         nitroglycerin hmtd tannerite ammonal claymore grenade molotov pipebomb gunpowder firebomb",
+         nitroglycerin hmtd tannerite ammonal claymore grenade molotov pipebomb gunpowder firebomb \
+         astrolite tetryl cordite gelignite blackpowder",
     ),
     (
         "toxin",
         "ricin sarin anthrax vx tabun soman novichok botulinum cyanide arsenic strychnine polonium smallpox ebola \
          phosgene bioweapon lewisite abrin thallium cyclosarin dimethylmercury tetrodotoxin phosphine \
-         hemlock saxitoxin mycotoxin parathion novichoks marburg variola tularemia h5n1 ebolavirus nightshade aconite chloroform rohypnol plutonium uranium",
+         hemlock saxitoxin mycotoxin parathion novichoks marburg variola tularemia h5n1 ebolavirus nightshade aconite chloroform rohypnol plutonium uranium \
+         amatoxin colchicine paraquat batrachotoxin conotoxin palytoxin brodifacoum",
     ),
     (
         "drug",
         "meth methamphetamine amphetamine cocaine heroin fentanyl mdma lsd ketamine pcp ghb dmt opium carfentanil \
-         psilocybin mephedrone nitazene gbl mescaline xylazine narcotic narcotics roofies",
+         psilocybin mephedrone nitazene gbl mescaline xylazine narcotic narcotics roofies \
+         flakka cathinone captagon desomorphine krokodil etizolam nbome quaaludes ayahuasca",
     ),
     (
         "malware",
         "malware ransomware spyware keylogger rootkit trojan worm virus botnet backdoor exploit wiper stalkerware \
-         cryptominer cryptojacker shellcode infostealer",
+         cryptominer cryptojacker shellcode infostealer \
+         adware scareware bootkit dropper crypter webshell",
     ),
     (
         "secret",
@@ -278,7 +284,9 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
          bestiality cannibalism arson vandalism sabotage espionage treason rioting looting poaching dogfighting bombing \
          bombings stabbing infanticide swatting catfishing eugenics lynching jihad \
          enslavement misogyny misogynistic islamophobia cheating carjacking hijacking pickpocketing spying espionage \
-         voyeurism upskirting necrophilia mutilation sadism cruelty brutality bloodshed mayhem insurrection",
+         voyeurism upskirting necrophilia mutilation sadism cruelty brutality bloodshed mayhem insurrection \
+         racketeering sextortion astroturfing collusion impersonation cyberstalking pimping femicide femicides \
+         beheading gaslighting pogrom pogroms ethnocide",
     ),
     (
         "promote",
@@ -329,14 +337,17 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
          burglarize carjack swindle defraud scam impersonate cyberstalk doxx doxing sextort slander defame harass bully \
          intimidate terrorize terrorise vandalize vandalise behead dismember mutilate lynch assassinate enslave smuggle \
          plagiarize plagiarise perjure phish ddos eavesdrop wiretap gaslight coerce humiliate radicalize radicalise \
-         brainwash indoctrinate catfish pimp misappropriate waterboard falsify deface upskirt derail hotwire sabotage ransack decapitate",
+         brainwash indoctrinate catfish pimp misappropriate waterboard falsify deface upskirt derail hotwire sabotage ransack decapitate \
+         bilk pilfer bootleg racketeer",
     ),
     (
         "criminal",
         "robber robbers thieves scammer scammers fraudster fraudsters hacker hackers poacher poachers smuggler smugglers \
          terrorist terrorists jihadist jihadists shooter shooters assassin assassins rapist rapists stalker stalkers \
          kidnapper kidnappers murderer murderers pedophile pedophiles paedophile paedophiles trafficker traffickers counterfeiter forger forgers \
-         extortionist blackmailer burglars pickpockets hooligans insurgents bombers arsonist arsonists pirates swindlers",
+         extortionist blackmailer burglars pickpockets hooligans insurgents bombers arsonist arsonists pirates swindlers \
+         thug thugs gangster gangsters mugger muggers carjacker hijackers swindler conman conmen looter looters \
+         vandals mobster mobsters pimps poisoner",
     ),
     (
         "atrocity",
