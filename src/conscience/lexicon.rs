@@ -183,7 +183,7 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
         "server servers network networks website websites site sites computer computers account accounts email system \
          systems database wifi router phone phones webcam camera cameras bank atm mainframe laptop device devices \
          instagram facebook snapchat whatsapp gmail icloud database databases firewall api portal grid scada plc \
-         satellite voicemail machine machines",
+         satellite voicemail machine machines cctv wordpress vpn modem thermostat drone kiosk terminal billboard",
     ),
     (
         "guard",
