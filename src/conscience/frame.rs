@@ -283,3 +283,56 @@ fn cares_after(reading: &Reading, last: usize) -> bool {
             .take_while(|&at| reading.before(at) < Break::Comma)
             .any(|at| reading.cares_after(at))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::vocabulary::Vocabulary;
+    use super::*;
+
+    /// Whether `text` is of the kind, for a match of its word "harm".
+    fn holds(frame: Frame, text: &str) -> bool {
+        let vocabulary = Vocabulary::new();
+        let reading = Reading::new(&vocabulary, text);
+        let at = (0..reading.len()).find(|&at| reading.word(at) == "harm").unwrap();
+        frame.holds(&reading, at, at)
+    }
+
+    #[test]
+    fn a_tale_excuses_unless_it_is_told_to_be_believed() {
+        assert!(holds(Frame::Fiction, "a story in which they harm him"));
+        assert!(holds(Frame::Fiction, "they harm him in minecraft"));
+        for pretext in ["a convincing story of why they harm him", "a news story that they harm him"] {
+            assert!(!holds(Frame::Fiction, pretext), "{pretext}");
+        }
+    }
+
+    #[test]
+    fn a_world_is_more_than_a_form_of_telling() {
+        assert!(holds(Frame::World, "they harm him in minecraft"));
+        for form in ["a poem that makes readers harm him", "lyrics, a story or a comic of how to harm him"] {
+            assert!(!holds(Frame::World, form), "{form}");
+        }
+    }
+
+    #[test]
+    fn what_others_do_by_profession_and_what_to_do_about_a_wrong_is_asked_to_know_it() {
+        for inquiry in
+            ["how do doctors treat harm", "what should I do when they harm him", "how did they harm him"]
+        {
+            assert!(holds(Frame::Inquiry, inquiry), "{inquiry}");
+        }
+        for wish in ["how do I harm him", "what can I do to harm him", "how much would harm him unnoticed"] {
+            assert!(!holds(Frame::Inquiry, wish), "{wish}");
+        }
+    }
+
+    #[test]
+    fn care_stands_before_a_deed_or_after_it() {
+        for care in ["prevent harm", "how do I respond to harm", "harm prevention", "help harm victims"] {
+            assert!(holds(Frame::Care, care), "{care}");
+        }
+        for deed in ["do harm", "prevent nothing, harm him", "avoid him and harm her"] {
+            assert!(!holds(Frame::Care, deed), "{deed}");
+        }
+    }
+}

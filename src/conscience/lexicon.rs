@@ -1,7 +1,7 @@
 //! Classes of English words that patterns can name: `<weapon>`, `<make>`. Pure data; words are compared by stem.
 //!
-//! `<person>`, `<name>` and `<number>` depend on where a word stands: see [`super::reading`]. `<fiction>`, `<inquiry>` and
-//! `<care>` are no words but kinds of sentences: see [`super::frame`].
+//! `<person>`, `<name>` and `<number>` depend on where a word stands: see [`super::reading`]. `<fiction>`, `<world>`,
+//! `<inquiry>` and `<care>` are no words but kinds of sentences: see [`super::frame`].
 
 /// A set of classes.
 pub(super) type Classes = u64;

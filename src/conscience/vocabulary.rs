@@ -278,6 +278,16 @@ mod tests {
     }
 
     #[test]
+    fn a_word_has_the_numbers_that_were_told_of_it_and_a_later_one_has_none() {
+        let lists = Lists::new(3, |put| {
+            [(2, 7), (0, 1), (2, 8)].into_iter().for_each(|(word, item)| put(word, item))
+        });
+        let of: Vec<_> = (0..5).map(|word| lists.of(word)).collect();
+        assert_eq!(of, [&[1][..], &[], &[7, 8], &[], &[]]);
+        assert!(Lists::default().of(0).is_empty());
+    }
+
+    #[test]
     fn more_words_than_are_remembered_are_told_apart() {
         let vocabulary = Vocabulary::new();
         for _ in 0..2 {
