@@ -36,7 +36,7 @@ impl Frame {
     }
 
     /// Whether the sentence of the words from `first` to `last` is of this kind.
-    pub(super) fn holds(self, reading: &Reading, first: usize, last: usize) -> bool {
+    pub(super) fn holds(self, reading: &Reading<'_>, first: usize, last: usize) -> bool {
         match self {
             Self::Fiction => reading.sentence(first).any(|at| reading.tells(at) && !is_pretext(reading, at)),
             Self::World => reading.sentence(first).any(|at| reading.tells(at) && !is_form(reading.word(at))),
@@ -96,7 +96,7 @@ fn is_form(word: &str) -> bool {
 }
 
 /// "A convincing story", "a cover story", "a news story": told to be believed.
-fn is_pretext(reading: &Reading, at: usize) -> bool {
+fn is_pretext(reading: &Reading<'_>, at: usize) -> bool {
     is_form(reading.word(at))
         && (at.saturating_sub(3)..at).any(|before| {
             matches!(
@@ -117,7 +117,7 @@ fn is_pretext(reading: &Reading, at: usize) -> bool {
         })
 }
 
-fn asks(reading: &Reading, first: usize) -> bool {
+fn asks(reading: &Reading<'_>, first: usize) -> bool {
     let sentence = reading.sentence(first);
     let polite = |word: &str| {
         matches!(
@@ -238,7 +238,7 @@ fn asks(reading: &Reading, first: usize) -> bool {
 }
 
 /// A word of care stands shortly before the match, with nothing between that begins another deed.
-fn cares_before(reading: &Reading, first: usize) -> bool {
+fn cares_before(reading: &Reading<'_>, first: usize) -> bool {
     for at in (first.saturating_sub(REACH)..first).rev() {
         if reading.before(at + 1) >= Break::Comma {
             return false;
@@ -277,7 +277,7 @@ fn cares_before(reading: &Reading, first: usize) -> bool {
 
 /// One of the two words after the match says what is done about it: "suicide prevention". Those whom it happened to may
 /// be its last word: "burn victims".
-fn cares_after(reading: &Reading, last: usize) -> bool {
+fn cares_after(reading: &Reading<'_>, last: usize) -> bool {
     matches!(reading.word(last), "victims" | "survivors")
         || (last + 1..reading.len().min(last + 3))
             .take_while(|&at| reading.before(at) < Break::Comma)

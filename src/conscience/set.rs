@@ -133,7 +133,7 @@ impl RuleSet {
         let Some(first) = phrase.steps.first() else { return };
         // There are at most MAX_SET_PATTERNS.
         let at = self.phrases.len() as u32;
-        if first.classes & lexicon::BY_PLACE != 0 {
+        if self.vocabulary.alternatives(first.choice).1 & lexicon::BY_PLACE != 0 {
             self.beginning_with_person.push(at);
         }
         let far = !lacks && phrase.steps.iter().any(|step| step.far);
@@ -146,7 +146,8 @@ impl RuleSet {
         let each = |put: &mut dyn FnMut(Word, u32)| {
             for (at, own) in self.phrases.iter().enumerate() {
                 let Some(first) = own.phrase.steps.first() else { continue };
-                let openers = self.vocabulary.members(&first.words, first.classes & !lexicon::BY_PLACE);
+                let (words, classes) = self.vocabulary.alternatives(first.choice);
+                let openers = self.vocabulary.members(words, classes & !lexicon::BY_PLACE);
                 // There are at most MAX_SET_PATTERNS.
                 openers.into_iter().for_each(|word| put(word, at as u32));
             }
@@ -279,7 +280,7 @@ impl RuleSet {
 
     /// Whether an exception of `rule` cancels its match from word `first` to word `last`: a phrase or a kind of sentence
     /// that the match's sentence holds, or a regular expression that shares a character with the match.
-    fn excepted(&self, rule: usize, reading: &Reading, text: &str, first: usize, last: usize) -> bool {
+    fn excepted(&self, rule: usize, reading: &Reading<'_>, text: &str, first: usize, last: usize) -> bool {
         self.exceptions[rule].iter().any(|exception| match exception {
             Exception::Phrase(phrase) => {
                 reading.has_words_for(phrase)

@@ -16,13 +16,10 @@ pub(super) type Word = u32;
 /// Names a choice of words and classes within one vocabulary: steps that differ in nothing else share it.
 pub(super) type Choice = u32;
 
-/// One step of a phrase, with the vocabulary's words.
+/// One step of a phrase: small, because a pack has ten thousand. What will do for it is its choice's.
 #[derive(Debug)]
 pub(super) struct CompiledStep {
     pub choice: Choice,
-    /// Sorted; one list for all steps with this choice.
-    pub words: Arc<[Word]>,
-    pub classes: Classes,
     pub optional: bool,
     pub far: bool,
     /// Whether nothing but the end of a sentence parts it from the step before: the rule has a veto.
@@ -45,7 +42,10 @@ pub(super) struct Vocabulary {
     classes: Vec<Classes>,
     /// How many words have classes: the first ones.
     classed: usize,
-    choices: HashMap<(Arc<[Word]>, Classes), Choice>,
+    /// The words of each choice, sorted, and its classes.
+    choices: Vec<(Arc<[Word]>, Classes)>,
+    /// The same by what they are, since the last [`Vocabulary::index`].
+    latest: HashMap<(Arc<[Word]>, Classes), Choice>,
     /// For each word, the choices that it is one of; as of the last [`Vocabulary::index`].
     choices_with: Lists,
     /// The choices that take any name, and those that take any number.
@@ -61,7 +61,8 @@ impl Vocabulary {
             memo: Memo::default(),
             classes: Vec::new(),
             classed: 0,
-            choices: HashMap::new(),
+            choices: Vec::new(),
+            latest: HashMap::new(),
             choices_with: Lists::default(),
             choices_by_place: Default::default(),
         };
@@ -103,27 +104,19 @@ impl Vocabulary {
         let steps = steps.iter().map(|step| {
             let mut words: Vec<_> = step.stems.iter().map(|stem| self.intern(stem)).collect();
             words.sort_unstable();
-            let (choice, words) = self.choice(words.into(), step.classes);
-            CompiledStep {
-                choice,
-                words,
-                classes: step.classes,
-                optional: step.optional,
-                far: step.far,
-                firm,
-            }
+            let choice = self.choice(words.into(), step.classes);
+            CompiledStep { choice, optional: step.optional, far: step.far, firm }
         });
         steps.collect()
     }
 
-    /// The choice of `words` or `classes`, and the one list of those words.
-    fn choice(&mut self, words: Arc<[Word]>, classes: Classes) -> (Choice, Arc<[Word]>) {
+    /// The choice of `words` or `classes`.
+    fn choice(&mut self, words: Arc<[Word]>, classes: Classes) -> Choice {
         // Each takes a step of a pattern, of which there are fewer than numbers, as of words.
         let next = self.choices.len() as Choice;
-        let entry = self.choices.entry((words, classes));
-        let words = entry.key().0.clone();
-        let choice = *entry.or_insert(next);
+        let choice = *self.latest.entry((Arc::clone(&words), classes)).or_insert(next);
         if choice == next {
+            self.choices.push((words, classes));
             for (class, choices) in
                 [lexicon::NAME, lexicon::NUMBER].into_iter().zip(&mut self.choices_by_place)
             {
@@ -132,17 +125,25 @@ impl Vocabulary {
                 }
             }
         }
-        (choice, words)
+        choice
     }
 
-    /// Makes what was compiled known to [`Self::choices_with`].
+    /// Makes what was compiled known to [`Self::choices_with`]. What is compiled later shares no choice with it.
     pub(super) fn index(&mut self) {
+        self.latest = HashMap::new();
+        self.choices.shrink_to_fit();
         let each = |put: &mut dyn FnMut(Word, Choice)| {
-            for ((words, classes), &choice) in &self.choices {
-                self.members(words, *classes).into_iter().for_each(|word| put(word, choice));
+            for (choice, (words, classes)) in self.choices.iter().enumerate() {
+                self.members(words, *classes).into_iter().for_each(|word| put(word, choice as Choice));
             }
         };
         self.choices_with = Lists::new(self.len(), each);
+    }
+
+    /// The words of a choice, sorted, and its classes.
+    pub(super) fn alternatives(&self, choice: Choice) -> (&[Word], Classes) {
+        let (words, classes) = &self.choices[choice as usize];
+        (words, *classes)
     }
 
     /// `words` and those of `classes`, each once.
