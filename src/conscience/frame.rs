@@ -90,6 +90,23 @@ fn is_bystander(word: &str) -> bool {
     )
 }
 
+/// What a single one of is none that would do wrong by itself: "how can a hospital …".
+fn is_institution(word: &str) -> bool {
+    matches!(
+        word,
+        "hospital"
+            | "school"
+            | "company"
+            | "bank"
+            | "court"
+            | "government"
+            | "city"
+            | "university"
+            | "hotel"
+            | "shop"
+    )
+}
+
 /// Words that say in which form something is told, not that it is made up.
 fn is_form(word: &str) -> bool {
     matches!(word, "story" | "stories" | "poem" | "lyrics" | "comic" | "cartoon")
@@ -171,7 +188,13 @@ fn asks(reading: &Reading<'_>, first: usize) -> bool {
             !(oneself(word(2)) || matches!(word(1), "many" | "much") && sentence.clone().any(dose))
         }
         // What those do whose profession it is, or to whom it happens.
-        "how" if matches!(word(1), "do" | "can" | "should" | "could") && is_bystander(word(2)) => true,
+        "how"
+            if matches!(word(1), "do" | "can" | "should" | "could")
+                && (is_bystander(word(2))
+                    || matches!(word(2), "a" | "the" | "our") && is_institution(word(3))) =>
+        {
+            true
+        }
         "what" if matches!(word(1), "should" | "can" | "could" | "do" | "must") => {
             let doing = (2..6).find(|&offset| word(offset) == "do");
             doing.is_some_and(|at| matches!(word(at + 1), "when" | "if" | "after" | "about" | "against"))
@@ -245,6 +268,13 @@ fn cares_before(reading: &Reading<'_>, first: usize) -> bool {
         }
         if reading.cares(at) {
             return !reading.denied(at);
+        }
+        // "deal with bullying", not "deal in drugs"
+        if reading.word(at) == "with"
+            && at > 0
+            && matches!(reading.word(at - 1), "deal" | "dealing" | "deals")
+        {
+            return true;
         }
         // "respond to hateful comments"
         if reading.word(at) == "to" && at > 0 && reading.cares(at - 1) {

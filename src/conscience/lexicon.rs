@@ -469,7 +469,8 @@ pub(super) const CARE: &str = "prevent prevention preventing protect protection 
     effect consequences impact combat fight fighting reduce addiction investigate investigating \
     investigation investigator identify mitigate condemn criticise criticize oppose mourning recover recovery \
     rehabilitation deter discourage warn warning \
-    warnings end stopping respond responding react reacting overcome intervene";
+    warnings end stopping respond responding react reacting overcome intervene block \
+    blocks blocking";
 
 /// Words after a match that do the same: "suicide prevention", "bomb disposal".
 pub(super) const CARE_AFTER: &str = "prevention survivor survivors victim victims awareness hotline helpline detection \
