@@ -284,7 +284,7 @@ mod tests {
             [(2, 7), (0, 1), (2, 8)].into_iter().for_each(|(word, item)| put(word, item))
         });
         let of: Vec<_> = (0..5).map(|word| lists.of(word)).collect();
-        assert_eq!(of, [&[1][..], &[], &[7, 8], &[], &[]]);
+        assert_eq!(of, [&[1_u32][..], &[], &[7, 8], &[], &[]]);
         assert!(Lists::default().of(0).is_empty());
     }
 
