@@ -66,6 +66,8 @@ fn the_default_rules_hold_on_actions_that_were_written_before_they_were_tried() 
 fn harmless_actions_are_seldom_refused_on_tables_that_no_rule_was_made_for() {
     check_sides("held-out-9.jsonl", 40, [(false, 3), (true, 50)]);
     check_sides("held-out-10.jsonl", 60, [(false, 5), (true, 15)]);
+    check_sides("held-out-11.jsonl", 160, [(false, 7), (true, 46)]);
+    check_sides("held-out-12.jsonl", 160, [(false, 5), (true, 43)]);
 }
 
 #[test]

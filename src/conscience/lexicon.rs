@@ -1,7 +1,7 @@
 //! Classes of English words that patterns can name: `<weapon>`, `<make>`. Pure data; words are compared by stem.
 //!
-//! `<person>`, `<name>` and `<number>` depend on where a word stands: see [`super::reading`]. `<fiction>`, `<inquiry>` and
-//! `<care>` are no words but kinds of sentences: see [`super::frame`].
+//! `<person>`, `<name>` and `<number>` depend on where a word stands: see [`super::reading`]. `<fiction>`, `<world>`,
+//! `<inquiry>` and `<care>` are no words but kinds of sentences: see [`super::frame`].
 
 /// A set of classes.
 pub(super) type Classes = u64;
@@ -43,7 +43,9 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
          puppy kitten horse pet bird cow elephant dolphin whale hamster parrot guy lady gentleman bloke dude relative mate \
          stepson stepdaughter godfather creditor debtor accountant mechanic plumber paramedic surgeon beggar hooker prostitute \
          stripper rapist blogger streamer youtuber influencer caretaker bouncer bodyguard commuter spectator foreigner rescuer \
-         heir bride bachelor subordinate slave spy apprentice trainee disciple follower informant whistleblower",
+         heir bride bachelor subordinate slave spy apprentice trainee disciple follower informant whistleblower gran granny grandad granddad nan nana auntie buddy pal chap \
+         fella lad lass missus hubby stepdad stepmom tutor bartender cabbie postman mailman carer lodger roomie folks \
+         shopper diner contractor addict junkie convict detainee accuser flatmates youngster preteen schoolkid schoolkids",
     ),
     ("name", ""),
     ("number", ""),
@@ -74,7 +76,8 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
         "hurt",
         "harm hurt injure wound torture torment maim mutilate cripple disfigure drown rape molest grope kidnap abduct \
          attack assault abuse punch slap bludgeon shoot shot bomb starve burn poison sedate brutalise brutalize \
-         enslave behead waterboard",
+         enslave behead waterboard \
+         traumatise traumatize thrash tase maul batter incapacitate",
     ),
     (
         "harass",
@@ -98,28 +101,33 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
         "weapon",
         "gun guns firearm firearms pistol rifle shotgun handgun ak47 ar15 silencer suppressor weapon weapons \
          ammunition ammo grenade switchblade landmine flamethrower glock bazooka mortar howitzer revolver machinegun bullets silencers handguns \
-         rifles",
+         rifles \
+         uzi kalashnikov carbine derringer blunderbuss",
     ),
     (
         "explosive",
         "bomb bombs explosive explosives dynamite napalm thermite semtex c4 tnt rdx petn tatp anfo detonator ied \
-         nitroglycerin hmtd tannerite ammonal claymore grenade molotov pipebomb gunpowder firebomb",
+         nitroglycerin hmtd tannerite ammonal claymore grenade molotov pipebomb gunpowder firebomb \
+         astrolite tetryl cordite gelignite blackpowder",
     ),
     (
         "toxin",
         "ricin sarin anthrax vx tabun soman novichok botulinum cyanide arsenic strychnine polonium smallpox ebola \
          phosgene bioweapon lewisite abrin thallium cyclosarin dimethylmercury tetrodotoxin phosphine \
-         hemlock saxitoxin mycotoxin parathion novichoks marburg variola tularemia h5n1 ebolavirus nightshade aconite chloroform rohypnol plutonium uranium",
+         hemlock saxitoxin mycotoxin parathion novichoks marburg variola tularemia h5n1 ebolavirus nightshade aconite chloroform rohypnol plutonium uranium \
+         amatoxin colchicine paraquat batrachotoxin conotoxin palytoxin brodifacoum",
     ),
     (
         "drug",
         "meth methamphetamine amphetamine cocaine heroin fentanyl mdma lsd ketamine pcp ghb dmt opium carfentanil \
-         psilocybin mephedrone nitazene gbl mescaline xylazine narcotic narcotics roofies",
+         psilocybin mephedrone nitazene gbl mescaline xylazine narcotic narcotics roofies \
+         flakka cathinone captagon desomorphine krokodil etizolam nbome quaaludes ayahuasca",
     ),
     (
         "malware",
         "malware ransomware spyware keylogger rootkit trojan worm virus botnet backdoor exploit wiper stalkerware \
-         cryptominer cryptojacker shellcode infostealer",
+         cryptominer cryptojacker shellcode infostealer \
+         adware scareware bootkit dropper crypter webshell",
     ),
     (
         "secret",
@@ -175,7 +183,7 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
         "server servers network networks website websites site sites computer computers account accounts email system \
          systems database wifi router phone phones webcam camera cameras bank atm mainframe laptop device devices \
          instagram facebook snapchat whatsapp gmail icloud database databases firewall api portal grid scada plc \
-         satellite voicemail machine machines",
+         satellite voicemail machine machines cctv wordpress vpn modem thermostat drone kiosk terminal billboard",
     ),
     (
         "guard",
@@ -276,7 +284,9 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
          bestiality cannibalism arson vandalism sabotage espionage treason rioting looting poaching dogfighting bombing \
          bombings stabbing infanticide swatting catfishing eugenics lynching jihad \
          enslavement misogyny misogynistic islamophobia cheating carjacking hijacking pickpocketing spying espionage \
-         voyeurism upskirting necrophilia mutilation sadism cruelty brutality bloodshed mayhem insurrection",
+         voyeurism upskirting necrophilia mutilation sadism cruelty brutality bloodshed mayhem insurrection \
+         racketeering sextortion astroturfing collusion impersonation cyberstalking pimping femicide femicides \
+         beheading gaslighting pogrom pogroms ethnocide",
     ),
     (
         "promote",
@@ -293,7 +303,7 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
     ),
     (
         "caring",
-        "prevent stop report reporting protect recognise recognize detect cope victim victims survivor survivors survive heal \
+        "prevent stop protect recognise recognize detect cope victim victims survivor survivors survive heal \
          overcome awareness mitigate research understand laws legislation history prevention education oppose condemn \
          criticize criticise recover consequences warn warning symptoms hotline counseling counselling \
          therapy denounce moderate debunk effects statistics rehabilitation prosecute quit rebuild advocacy \
@@ -302,7 +312,8 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
     (
         "minor",
         "child children kid kids minor minors teen teens teenager teenagers underage schoolgirl schoolboy preteen preteens \
-         toddler infant baby pupil pupils adolescent adolescents juvenile",
+         toddler infant baby pupil pupils adolescent adolescents juvenile schoolchild schoolchildren \
+         stepdaughter stepson",
     ),
     (
         "stealth",
@@ -326,14 +337,17 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
          burglarize carjack swindle defraud scam impersonate cyberstalk doxx doxing sextort slander defame harass bully \
          intimidate terrorize terrorise vandalize vandalise behead dismember mutilate lynch assassinate enslave smuggle \
          plagiarize plagiarise perjure phish ddos eavesdrop wiretap gaslight coerce humiliate radicalize radicalise \
-         brainwash indoctrinate catfish pimp misappropriate waterboard falsify deface upskirt derail hotwire sabotage ransack decapitate",
+         brainwash indoctrinate catfish pimp misappropriate waterboard falsify deface upskirt derail hotwire sabotage ransack decapitate \
+         bilk pilfer bootleg racketeer",
     ),
     (
         "criminal",
         "robber robbers thieves scammer scammers fraudster fraudsters hacker hackers poacher poachers smuggler smugglers \
          terrorist terrorists jihadist jihadists shooter shooters assassin assassins rapist rapists stalker stalkers \
          kidnapper kidnappers murderer murderers pedophile pedophiles paedophile paedophiles trafficker traffickers counterfeiter forger forgers \
-         extortionist blackmailer burglars pickpockets hooligans insurgents bombers arsonist arsonists pirates swindlers",
+         extortionist blackmailer burglars pickpockets hooligans insurgents bombers arsonist arsonists pirates swindlers \
+         thug thugs gangster gangsters mugger muggers carjacker hijackers swindler conman conmen looter looters \
+         vandals mobster mobsters pimps poisoner",
     ),
     (
         "atrocity",
@@ -341,7 +355,86 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
          columbine bataclan auschwitz gulag gulags apartheid slavery lynching lynchings kristallnacht jonestown darfur \
          tiananmen inquisition treblinka terrorism cleansing",
     ),
+    (
+        "creature",
+        "dog dogs cat cats puppy kitten horse pony pet pets bird birds pigeon duck ducks swan goose hamster guinea \
+         rabbit bunny goat sheep pig cow donkey monkey elephant rhino tiger lion bear wolf fox deer eagle owl parrot \
+         turtle tortoise hedgehog squirrel raccoon badger seal dolphin whale panda gorilla ape leopard pangolin \
+         ferret animal animals wildlife livestock strays stray",
+    ),
+    (
+        "elder",
+        "grandmother grandma granny grandad granddad grandfather grandpa nana aunt auntie uncle elderly senile \
+         demented dementia alzheimer widow widower pensioner pensioners seniors retiree retirees frail ailing",
+    ),
+    (
+        "watcher",
+        "police cops cop court judge customs irs bank banks landlord government regulator regulators inspector \
+         auditor auditors security guard guards ranger rangers immigration fbi sec authorities officials moderators \
+         moderator teacher teachers professor proctor examiner boss employer hr parents parent mother father mum mom \
+         dad wife husband girlfriend boyfriend partner spouse ex owner owners neighbour neighbours neighbor neighbors \
+         staff nurse nurses doctor doctors vet family insurer insurers victim victims target company firm client \
+         clients shareholders investors public press voters operator admin admins users user customers customer",
+    ),
+    (
+        "extremist",
+        "isis isil daesh qaeda taliban hamas hezbollah haram kkk klan nazi nazis neonazi neonazis militia militias \
+         cartel cartels mafia jihad jihadist jihadists caliphate extremists terrorists terrorist insurgents \
+         paramilitary supremacists supremacist fascists incels separatists",
+    ),
+    (
+        "genre",
+        "article articles essay essays blog post posts tweet tweets thread speech letter letters email emails mail \
+         message messages text texts sms dm comment comments report story statement paper poem song songs lyrics \
+         slogan slogans pamphlet leaflet flyer video videos script advert advertisement ad ads caption headline \
+         headlines oped column review reviews press release memo brochure poster posters monologue testimony rant \
+         meme memes podcast broadcast fact sheet quote screenshot presentation sermon petition manifesto complaint \
+         complaints rumour rumours rumor rumors",
+    ),
+    (
+        "assert",
+        "claim claims claiming argue argues arguing allege alleges alleging assert asserts asserting insist insists \
+         insisting convince convinces convincing persuade persuades persuading prove proves proving suggest suggests \
+         suggesting insinuate insinuates imply implies implying deny denies denying blame blames blaming accuse \
+         accuses accusing say says saying state states stating announce announces announcing pretend pretends \
+         pretending declare declares declaring",
+    ),
+    (
+        "hoax",
+        "hoax hoaxes fake faked staged myth exaggerated fabricated rigged stolen conspiracy microchip microchips \
+         infertility infertile depopulation bioweapon scam false fictitious nonexistent untrue lie lies invented \
+         poison plandemic actors",
+    ),
+    (
+        "applicant",
+        "applicant applicants application applications candidate candidates tenant tenants renter renters job jobs \
+         hire hiring loan loans mortgage mortgages housing vacancy vacancies admission admissions apartment \
+         apartments cv cvs resume resumes employee employees recruiting recruitment guests patrons membership",
+    ),
+    (
+        "trait",
+        "race ethnicity ethnic religion religious accent surname surnames nationality pregnant pregnancy disability \
+         disabilities wheelchair sexuality orientation gender skin headscarf hijab turban foreign arabic african \
+         turkish older age aged mothers",
+    ),
+    (
+        "contraband",
+        "tusk tusks ivory horn horns pangolin pangolins artefact artefacts artifact artifacts antiquities fossils \
+         kidney kidneys organ organs pistols guns rifles ammunition cigarettes weapons narcotics drugs pills cocaine \
+         heroin weed cannabis marijuana meth steroids parrots tortoises reptiles caviar counterfeits passports \
+         migrants people girls women children explosives uranium plutonium diamonds cash gold",
+    ),
+    (
+        "notice",
+        "notice notices noticing noticed spot spotting spotted suspect suspects suspecting realise realises realising \
+         realize realizes realizing detect detecting detected flag flagging flagged catch catching caught trace \
+         tracing traced nick nicked bust busted find finding discover discovering discovered tracked suspicious \
+         identified",
+    ),
 ];
+
+// The highest bits are taken by the lists below.
+const _: () = assert!(CLASSES.len() <= 60);
 
 /// The class called `name`.
 pub(super) fn class(name: &str) -> Option<Classes> {
@@ -351,7 +444,7 @@ pub(super) fn class(name: &str) -> Option<Classes> {
 /// Words that show that a sentence is about a story or a game.
 pub(super) const FICTION: &str = "novel story stories screenplay poem lyrics fiction fictional fictitious movie \
     thriller chapter villain protagonist antagonist fairytale roleplay game gameplay videogame minecraft fortnite gta \
-    skyrim sims zelda pokemon fallout doom halo overwatch roblox warcraft starcraft cyberpunk witcher valorant \
+    skyrim zelda pokemon fallout doom halo overwatch roblox warcraft starcraft cyberpunk witcher valorant \
     dungeon dnd chess checkers boss-fight batman superman spiderman sherlock hogwarts potter gandalf hamlet macbeth \
     shakespeare starwars vader joker simpsons dumbledore theater theatre opera manga sitcom cartoon comic rpg \
     naruto asterix obelix minnie mickey goofy pikachu garfield totoro mononoke shrek frodo bilbo sauron spongebob \
@@ -371,17 +464,18 @@ pub(super) const INQUIRY: &str = "definition meaning history etymology statistic
 
 /// Words that turn what follows into something to be prevented, understood or healed.
 pub(super) const CARE: &str = "prevent prevention preventing protect protection avoid avoiding detect detection \
-    survivor survivors victim victims support hotline counselling counseling therapy awareness report reporting reports \
+    survivor survivors victim victims hotline counselling counseling therapy awareness report reporting reports \
     treat treatment cope coping defend defending defense symptoms risk risks danger dangers dangerous effects \
     effect consequences impact combat fight fighting reduce addiction investigate investigating \
     investigation investigator identify mitigate condemn criticise criticize oppose mourning recover recovery \
     rehabilitation deter discourage warn warning \
-    warnings end stopping";
+    warnings end stopping respond responding react reacting overcome intervene block \
+    blocks blocking";
 
 /// Words after a match that do the same: "suicide prevention", "bomb disposal".
 pub(super) const CARE_AFTER: &str = "prevention survivor survivors victim victims awareness hotline helpline detection \
     disposal squad protection education counselling counseling rehabilitation recovery \
-    research researcher researchers analysis scanner laws statistics rates museum history \
+    research researcher researchers analysis scanner laws statistics museum history \
     investigation investigations investigator trial trials mystery documentary drill shelter \
     safety policy policies defense defence ";
 

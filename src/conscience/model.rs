@@ -89,8 +89,8 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patterns: Vec<String>,
     /// At most 128 patterns that cancel a match: a phrase in the same sentence, a regular expression where the two overlap;
-    /// also `<fiction>`, `<inquiry>` and `<care>`, which cancel matches in stories and games, in questions about what was
-    /// or means, and in what prevents, reports or heals.
+    /// also `<fiction>`, `<world>`, `<inquiry>` and `<care>`, which cancel matches in stories and games, in worlds that were
+    /// made up, in questions about what was or means, and in what prevents, reports or heals.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exceptions: Vec<String>,
     /// A policy in Rego over the structured action, at most 8,000 bytes: `package orchd.rule`, whose rule `applies` is a boolean,

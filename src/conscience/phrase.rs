@@ -97,7 +97,7 @@ pub(super) enum PatternError {
     #[error("expected words, alternatives such as hurt|injure, or classes such as <person>")]
     Phrase,
     #[error(
-        "expected a class of words that exists; <fiction>, <inquiry> and <care> stand alone, among exceptions"
+        "expected a class of words that exists; <fiction>, <world>, <inquiry> and <care> stand alone, among exceptions"
     )]
     Class,
     #[error("expected ... between two words, and no ? after the first; & and ~ before a phrase")]

@@ -21,7 +21,8 @@ const SPAN: usize = 64;
 const NEAR: usize = 12;
 
 /// A text, looked up in a vocabulary.
-pub(super) struct Reading {
+pub(super) struct Reading<'v> {
+    vocabulary: &'v Vocabulary,
     tokens: Vec<Token>,
     words: Vec<Option<Word>>,
     classes: Vec<Classes>,
@@ -29,8 +30,8 @@ pub(super) struct Reading {
     offered: Vec<bool>,
 }
 
-impl Reading {
-    pub(super) fn new(vocabulary: &Vocabulary, text: &str) -> Self {
+impl<'v> Reading<'v> {
+    pub(super) fn new(vocabulary: &'v Vocabulary, text: &str) -> Self {
         let tokens = text::tokens(text);
         let words: Vec<_> = tokens.iter().map(|token| vocabulary.look_up(&token.word)).collect();
         let classes: Vec<_> = tokens
@@ -51,7 +52,7 @@ impl Reading {
         if classes.iter().any(|classes| classes & lexicon::NUMBER != 0) {
             offer(vocabulary.choices_of_numbers());
         }
-        Self { tokens, words, classes, offered }
+        Self { vocabulary, tokens, words, classes, offered }
     }
 
     /// Whether the text has a word for each step: rules out most phrases at once.
@@ -161,10 +162,11 @@ impl Reading {
     }
 
     fn is(&self, step: &CompiledStep, at: usize) -> bool {
-        self.words[at].is_some_and(|word| step.words.binary_search(&word).is_ok())
-            || self.classes[at] & step.classes & !(lexicon::PERSON | lexicon::NAME) != 0
-            || step.classes & lexicon::PERSON != 0 && self.is_person(at)
-            || step.classes & lexicon::NAME != 0 && self.is_name(at)
+        let (words, classes) = self.vocabulary.alternatives(step.choice);
+        self.words[at].is_some_and(|word| words.binary_search(&word).is_ok())
+            || self.classes[at] & classes & !(lexicon::PERSON | lexicon::NAME) != 0
+            || classes & lexicon::PERSON != 0 && self.is_person(at)
+            || classes & lexicon::NAME != 0 && self.is_name(at)
     }
 
     /// The last word of the shortest match of `phrase` that begins at `first`.

@@ -18,7 +18,7 @@ use super::phrase::{Pattern, Phrase};
 use super::prepared::Prepared;
 use super::reading::Reading;
 use super::verdict::{AppliedRule, Span};
-use super::vocabulary::{CompiledPhrase, Vocabulary, Word};
+use super::vocabulary::{CompiledPhrase, Lists, Vocabulary, Word};
 use super::words;
 use crate::policy::EVALUATION_LIMIT;
 use crate::wire::Fault;
@@ -45,7 +45,7 @@ pub struct RuleSet {
     vocabulary: Vocabulary,
     phrases: Vec<OwnPhrase>,
     /// For each word, the phrases that can begin with it.
-    beginning_with: Vec<Vec<u32>>,
+    beginning_with: Lists,
     /// The phrases that can begin with a person or a name.
     beginning_with_person: Vec<u32>,
     /// The regular expressions of all rules, in their order.
@@ -92,7 +92,7 @@ impl RuleSet {
             rules: Vec::new(),
             vocabulary: Vocabulary::new(),
             phrases: Vec::new(),
-            beginning_with: Vec::new(),
+            beginning_with: Lists::default(),
             beginning_with_person: Vec::new(),
             screen: Screen::new(Vec::new())?,
             expressions_of: Vec::new(),
@@ -120,7 +120,7 @@ impl RuleSet {
             let exceptions = exceptions.collect();
             set.exceptions.push(exceptions);
         }
-        set.beginning_with.resize(set.vocabulary.len(), Vec::new());
+        set.index();
         set.screen = Screen::new(expressions)?;
         set.rules = rules;
         Ok(set)
@@ -133,21 +133,31 @@ impl RuleSet {
         let Some(first) = phrase.steps.first() else { return };
         // There are at most MAX_SET_PATTERNS.
         let at = self.phrases.len() as u32;
-        let openers = self.vocabulary.members(&first.words, first.classes & !lexicon::BY_PLACE);
-        self.beginning_with.resize(self.vocabulary.len(), Vec::new());
-        for word in openers {
-            self.beginning_with[word as usize].push(at);
-        }
-        if first.classes & lexicon::BY_PLACE != 0 {
+        if self.vocabulary.alternatives(first.choice).1 & lexicon::BY_PLACE != 0 {
             self.beginning_with_person.push(at);
         }
         let far = !lacks && phrase.steps.iter().any(|step| step.far);
         self.phrases.push(OwnPhrase { rule, phrase, far });
     }
 
+    /// Makes the phrases findable by the words of a text.
+    fn index(&mut self) {
+        self.vocabulary.index();
+        let each = |put: &mut dyn FnMut(Word, u32)| {
+            for (at, own) in self.phrases.iter().enumerate() {
+                let Some(first) = own.phrase.steps.first() else { continue };
+                let (words, classes) = self.vocabulary.alternatives(first.choice);
+                let openers = self.vocabulary.members(words, classes & !lexicon::BY_PLACE);
+                // There are at most MAX_SET_PATTERNS.
+                openers.into_iter().for_each(|word| put(word, at as u32));
+            }
+        };
+        self.beginning_with = Lists::new(self.vocabulary.len(), each);
+    }
+
     /// Whether `word` begins a phrase of `rule`.
     fn opens(&self, rule: usize, word: Word) -> bool {
-        self.beginning_with[word as usize].iter().any(|&phrase| self.phrases[phrase as usize].rule == rule)
+        self.beginning_with.of(word).iter().any(|&phrase| self.phrases[phrase as usize].rule == rule)
     }
 
     /// The rules, ordered by name.
@@ -188,7 +198,7 @@ impl RuleSet {
         let mut hits: Vec<Option<Hit>> = vec![None; self.rules.len()];
         let in_scope = |rule: usize| self.rules[rule].rule.scope.admits(subject);
         for at in 0..reading.len() {
-            let by_word = reading.known(at).map_or(&[][..], |word| &self.beginning_with[word as usize]);
+            let by_word = reading.known(at).map_or(&[][..], |word| self.beginning_with.of(word));
             let by_place = if reading.is_person(at) || reading.is_name(at) || reading.is_number(at) {
                 &self.beginning_with_person[..]
             } else {
@@ -270,7 +280,7 @@ impl RuleSet {
 
     /// Whether an exception of `rule` cancels its match from word `first` to word `last`: a phrase or a kind of sentence
     /// that the match's sentence holds, or a regular expression that shares a character with the match.
-    fn excepted(&self, rule: usize, reading: &Reading, text: &str, first: usize, last: usize) -> bool {
+    fn excepted(&self, rule: usize, reading: &Reading<'_>, text: &str, first: usize, last: usize) -> bool {
         self.exceptions[rule].iter().any(|exception| match exception {
             Exception::Phrase(phrase) => {
                 reading.has_words_for(phrase)

@@ -16,13 +16,10 @@ pub(super) type Word = u32;
 /// Names a choice of words and classes within one vocabulary: steps that differ in nothing else share it.
 pub(super) type Choice = u32;
 
-/// One step of a phrase, with the vocabulary's words.
+/// One step of a phrase: small, because a pack has ten thousand. What will do for it is its choice's.
 #[derive(Debug)]
 pub(super) struct CompiledStep {
     pub choice: Choice,
-    /// Sorted; one list for all steps with this choice.
-    pub words: Arc<[Word]>,
-    pub classes: Classes,
     pub optional: bool,
     pub far: bool,
     /// Whether nothing but the end of a sentence parts it from the step before: the rule has a veto.
@@ -40,14 +37,17 @@ pub(super) struct CompiledPhrase {
 /// Holds the words of the classes, and of the phrases that were compiled with it; of the texts that were read, keyed hashes of words alone.
 pub(super) struct Vocabulary {
     stemmer: Stemmer,
-    words: HashMap<String, Word>,
+    words: HashMap<Box<str>, Word>,
     memo: Memo,
     classes: Vec<Classes>,
     /// How many words have classes: the first ones.
     classed: usize,
-    choices: HashMap<(Arc<[Word]>, Classes), Choice>,
-    /// For each word, the choices that it is one of.
-    choices_with: Vec<Vec<Choice>>,
+    /// The words of each choice, sorted, and its classes.
+    choices: Vec<(Arc<[Word]>, Classes)>,
+    /// The same by what they are, since the last [`Vocabulary::index`].
+    latest: HashMap<(Arc<[Word]>, Classes), Choice>,
+    /// For each word, the choices that it is one of; as of the last [`Vocabulary::index`].
+    choices_with: Lists,
     /// The choices that take any name, and those that take any number.
     choices_by_place: [Vec<Choice>; 2],
 }
@@ -61,8 +61,9 @@ impl Vocabulary {
             memo: Memo::default(),
             classes: Vec::new(),
             classed: 0,
-            choices: HashMap::new(),
-            choices_with: Vec::new(),
+            choices: Vec::new(),
+            latest: HashMap::new(),
+            choices_with: Lists::default(),
             choices_by_place: Default::default(),
         };
         for (class, words) in lexicon::lists() {
@@ -87,9 +88,8 @@ impl Vocabulary {
         let word = self.len() as Word;
         // What was looked up before may be known from now on.
         self.memo.slots.take();
-        self.words.insert(stem.to_owned(), word);
+        self.words.insert(stem.into(), word);
         self.classes.push(0);
-        self.choices_with.push(Vec::new());
         word
     }
 
@@ -104,30 +104,19 @@ impl Vocabulary {
         let steps = steps.iter().map(|step| {
             let mut words: Vec<_> = step.stems.iter().map(|stem| self.intern(stem)).collect();
             words.sort_unstable();
-            let (choice, words) = self.choice(words.into(), step.classes);
-            CompiledStep {
-                choice,
-                words,
-                classes: step.classes,
-                optional: step.optional,
-                far: step.far,
-                firm,
-            }
+            let choice = self.choice(words.into(), step.classes);
+            CompiledStep { choice, optional: step.optional, far: step.far, firm }
         });
         steps.collect()
     }
 
-    /// The choice of `words` or `classes`, and the one list of those words.
-    fn choice(&mut self, words: Arc<[Word]>, classes: Classes) -> (Choice, Arc<[Word]>) {
+    /// The choice of `words` or `classes`.
+    fn choice(&mut self, words: Arc<[Word]>, classes: Classes) -> Choice {
         // Each takes a step of a pattern, of which there are fewer than numbers, as of words.
         let next = self.choices.len() as Choice;
-        let entry = self.choices.entry((words, classes));
-        let words = entry.key().0.clone();
-        let choice = *entry.or_insert(next);
+        let choice = *self.latest.entry((Arc::clone(&words), classes)).or_insert(next);
         if choice == next {
-            for word in self.members(&words, classes) {
-                self.choices_with[word as usize].push(choice);
-            }
+            self.choices.push((words, classes));
             for (class, choices) in
                 [lexicon::NAME, lexicon::NUMBER].into_iter().zip(&mut self.choices_by_place)
             {
@@ -136,7 +125,25 @@ impl Vocabulary {
                 }
             }
         }
-        (choice, words)
+        choice
+    }
+
+    /// Makes what was compiled known to [`Self::choices_with`]. What is compiled later shares no choice with it.
+    pub(super) fn index(&mut self) {
+        self.latest = HashMap::new();
+        self.choices.shrink_to_fit();
+        let each = |put: &mut dyn FnMut(Word, Choice)| {
+            for (choice, (words, classes)) in self.choices.iter().enumerate() {
+                self.members(words, *classes).into_iter().for_each(|word| put(word, choice as Choice));
+            }
+        };
+        self.choices_with = Lists::new(self.len(), each);
+    }
+
+    /// The words of a choice, sorted, and its classes.
+    pub(super) fn alternatives(&self, choice: Choice) -> (&[Word], Classes) {
+        let (words, classes) = &self.choices[choice as usize];
+        (words, *classes)
     }
 
     /// `words` and those of `classes`, each once.
@@ -167,7 +174,7 @@ impl Vocabulary {
 
     /// The choices that `word` is one of, those by a class that counts only in some places too.
     pub(super) fn choices_with(&self, word: Word) -> &[Choice] {
-        &self.choices_with[word as usize]
+        self.choices_with.of(word)
     }
 
     /// The choices that take any name.
@@ -178,6 +185,42 @@ impl Vocabulary {
     /// The choices that take any number.
     pub(super) fn choices_of_numbers(&self) -> &[Choice] {
         &self.choices_by_place[1]
+    }
+}
+
+/// A list of numbers for each word, all in one piece: most lists are short or empty, and each for itself would take more for
+/// its place than for what it holds.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    /// Where the list of each word begins; last, where that of the last one ends.
+    bounds: Vec<u32>,
+    items: Vec<u32>,
+}
+
+impl Lists {
+    /// The lists for so many `words`. `each` tells all numbers with their words, and the same when it is asked again.
+    pub(super) fn new(words: usize, each: impl Fn(&mut dyn FnMut(Word, u32))) -> Self {
+        let mut bounds = vec![0; words + 1];
+        each(&mut |word, _| bounds[word as usize + 1] += 1);
+        for at in 0..words {
+            bounds[at + 1] += bounds[at];
+        }
+        let mut items = vec![0; bounds[words] as usize];
+        let mut next = bounds.clone();
+        each(&mut |word, item| {
+            let at = &mut next[word as usize];
+            items[*at as usize] = item;
+            *at += 1;
+        });
+        Self { bounds, items }
+    }
+
+    /// The list of `word`, in the order in which it was told; empty for a word that came later.
+    pub(super) fn of(&self, word: Word) -> &[u32] {
+        match self.bounds.get(word as usize..word as usize + 2) {
+            Some(&[from, to]) => &self.items[from as usize..to as usize],
+            _ => &[],
+        }
     }
 }
 
@@ -233,6 +276,16 @@ mod tests {
         }
         vocabulary.compile(&phrase("zebra"), false);
         assert!(vocabulary.look_up("zebras").is_some());
+    }
+
+    #[test]
+    fn a_word_has_the_numbers_that_were_told_of_it_and_a_later_one_has_none() {
+        let lists = Lists::new(3, |put| {
+            [(2, 7), (0, 1), (2, 8)].into_iter().for_each(|(word, item)| put(word, item))
+        });
+        let of: Vec<_> = (0..5).map(|word| lists.of(word)).collect();
+        assert_eq!(of, [&[1_u32][..], &[], &[7, 8], &[], &[]]);
+        assert!(Lists::default().of(0).is_empty());
     }
 
     #[test]
