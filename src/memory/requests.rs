@@ -40,10 +40,11 @@ impl<'de, O: DeserializeOwned, M: DeserializeOwned + Many> Deserialize<'de> for 
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
         let read = if value.get(M::MEMBER).is_some() {
-            serde_json::from_value(value).map(Self::Many)
+            serde_path_to_error::deserialize(value).map(Self::Many)
         } else {
-            serde_json::from_value(value).map(Self::One)
+            serde_path_to_error::deserialize(value).map(Self::One)
         };
+        // It says where in the value it is.
         read.map_err(serde::de::Error::custom)
     }
 }
