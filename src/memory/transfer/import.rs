@@ -25,6 +25,8 @@ const UNIT_LINES: usize = 32;
 const UNIT_BYTES: usize = 128 << 10;
 /// Longest line, in bytes.
 const LINE_BYTES: usize = 8 << 20;
+/// What some programs begin a text with.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Rejected lines that are listed.
 const MOST_ERRORS: usize = 10;
 
@@ -98,6 +100,9 @@ impl Lines {
             }
             if read == LINE_BYTES && line.last() != Some(&b'\n') {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
+            }
+            if self.position == 0 && line.starts_with(BYTE_ORDER_MARK) {
+                line.drain(..BYTE_ORDER_MARK.len());
             }
             self.position += read as u64;
             bytes += read;
@@ -327,8 +332,13 @@ impl Memory {
             ..model::Store::new(line.content)
         };
         store.validate(self.config.max_content_chars)?;
-        let id = line.id.unwrap_or_else(|| at.id(&store.namespace));
-        model::length("id", &id, model::MAX_NAME_CHARS)?;
+        let id = match line.id {
+            None => at.id(&store.namespace),
+            // In one form, so that a record is not there twice.
+            Some(id) => uuid::Uuid::try_parse(&id)
+                .map_err(|_| Fault::invalid("id: expected a UUID, as in an export, or none"))?
+                .to_string(),
+        };
         let model::Store {
             content,
             layer,
