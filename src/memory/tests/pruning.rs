@@ -148,7 +148,7 @@ async fn a_clock_that_jumped_a_year_ahead_empties_nothing_unasked() {
 }
 
 #[tokio::test]
-async fn a_clock_that_jumped_ahead_purges_nothing_unasked_that_could_still_be_brought_back() {
+async fn a_clock_that_jumped_ahead_does_not_purge_most_of_what_can_be_brought_back_unasked() {
     let node = Node::new(lazy());
     node.store_many(Layer::Semantic, 0, 10).await;
     let ids = node.ids().await;

@@ -73,6 +73,13 @@ async fn what_is_exported_is_imported_elsewhere_as_it_was_plain_and_compressed()
         assert_eq!(other.all().await, node.all().await);
         let again = other.import(serde_json::json!({ "file": file })).await.unwrap();
         assert_eq!((again.imported, again.skipped), (0, 40));
+        // To replace what is the same would cost its history.
+        let changed = node.all().await[0].id.clone();
+        let update = requests::Update { id: changed.clone(), importance: Some(0.75), ..Default::default() };
+        let memory = other.memory.clone();
+        other.ledger.write(move |unit| memory.update(unit, &update, "tester")).await.unwrap();
+        let same = other.import(serde_json::json!({ "file": file, "replace": true })).await.unwrap();
+        assert_eq!((same.replaced, same.skipped), (1, 39), "{same:?}");
         let replaced = other
             .import(serde_json::json!({ "file": file, "replace": true, "namespace": "n9" }))
             .await

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::model::{self, Layer, Record};
 use super::super::news::What;
-use super::super::store;
+use super::super::store::{self, Kept};
 use super::requests::{Import, Imported, Rejected};
 use super::{Memory, Named, blocking, cancelled, digest, open, refused};
 use crate::clock::Timestamp;
@@ -291,7 +291,7 @@ impl Memory {
         let (record, linked) = self.record_of(line, at, request, unit.now())?;
         let fate = match store::find(unit, &self.seal, &record.id)? {
             None => Fate::Imported,
-            Some(_) if !request.replace => return Ok(Fate::Skipped),
+            Some(old) if !request.replace || is_same(&old, &record) => return Ok(Fate::Skipped),
             Some(old) => {
                 store::purge(unit, old.key, true, false)?;
                 self.erase_after(unit);
@@ -373,6 +373,12 @@ impl Memory {
         };
         Ok((record, line.linked))
     }
+}
+
+/// Whether `old` is what `new` says, but for how often it was recalled: to replace it would only cost its history.
+fn is_same(old: &Kept, new: &Record) -> bool {
+    let Record { accesses, last_access, .. } = old.record;
+    old.forgotten.is_none() && old.sound && old.record == Record { accesses, last_access, ..new.clone() }
 }
 
 /// Digest and size of the file, which has to be what its checksum beside it says, if there is one.
