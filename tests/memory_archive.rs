@@ -34,7 +34,7 @@ async fn fill(
     let lines: String = (0..count)
         .map(|number| {
             let record = json!({
-                "id": format!("{month}/{number}"),
+                "id": id(month, number),
                 "content": content(number),
                 "layer": "semantic",
                 "created": format!("{month}-15T00:00:00.000Z"),
@@ -49,6 +49,11 @@ async fn fill(
     let imported = asker.ask_ok("memory/import", json!({ "file": "fill.jsonl" })).await;
     assert_eq!(imported["imported"], count, "{imported}");
     fs::remove_file(folder.join("fill.jsonl")).unwrap();
+}
+
+/// The id that [`fill`] gives a record.
+fn id(month: &str, number: usize) -> String {
+    format!("00000000-{}-7000-8000-{number:012}", &month.replace('-', "")[2..])
 }
 
 async fn records(asker: &mut Caller) -> u64 {
@@ -74,15 +79,15 @@ async fn old_months_go_to_object_storage_and_come_back() {
     for (month, count) in [("2020-01", 30), ("2020-02", 3)] {
         fill(&daemon, &mut asker, month, count, |number| format!("fact {number} of {month}")).await;
     }
-    asker.ask_ok("memory/pin", json!({ "id": "2020-01/7" })).await;
-    let before = asker.ask_ok("memory/get", json!({ "id": "2020-02/1" })).await;
+    asker.ask_ok("memory/pin", json!({ "id": id("2020-01", 7) })).await;
+    let before = asker.ask_ok("memory/get", json!({ "id": id("2020-02", 1) })).await;
 
     let archived = asker.ask_ok("memory/archive", json!({ "before": "2020-03" })).await;
     let scheme_and_place = s3.location("old/n1");
     assert_eq!(archived["storage"], scheme_and_place.as_str(), "{archived}");
     assert_eq!((&archived["records"], archived["months"].as_array().unwrap().len()), (&json!(32), 2));
     assert_eq!(records(&mut asker).await, 1, "the pinned one");
-    let gone = asker.ask("memory/get", json!({ "id": "2020-02/1" })).await;
+    let gone = asker.ask("memory/get", json!({ "id": id("2020-02", 1) })).await;
     assert_eq!(gone["error"]["code"], "not_found");
     assert_eq!(left(&daemon), Vec::<String>::new(), "nothing of it stays on this machine");
 
@@ -103,7 +108,7 @@ async fn old_months_go_to_object_storage_and_come_back() {
         let imported = asker.ask_ok("memory/import", import(file)).await;
         assert_eq!((&imported["imported"], &imported["rejected"]), (&json!(count), &json!(0)), "{imported}");
     }
-    let back = asker.ask_ok("memory/get", json!({ "id": "2020-02/1" })).await;
+    let back = asker.ask_ok("memory/get", json!({ "id": id("2020-02", 1) })).await;
     for field in ["content", "created", "tags", "layer", "source", "checksum", "version"] {
         assert_eq!(back[field], before[field], "{field}");
     }
@@ -159,7 +164,7 @@ async fn a_large_month_goes_in_parts_and_comes_back_whole() {
     assert_eq!((s3.unfinished(), records(&mut asker).await), (0, 0));
     let imported = asker.ask_ok("memory/import", import("semantic-2020-01.jsonl.zst")).await;
     assert_eq!(imported["imported"], 2_000, "{imported}");
-    let back = asker.ask_ok("memory/get", json!({ "id": "2020-01/1999" })).await;
+    let back = asker.ask_ok("memory/get", json!({ "id": id("2020-01", 1_999) })).await;
     assert_eq!(back["content"], noise(1_999).as_str());
     daemon.terminate().await;
 }

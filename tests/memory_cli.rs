@@ -142,17 +142,76 @@ async fn single_memories_are_stored_found_changed_pinned_and_forgotten() {
 }
 
 #[tokio::test]
+async fn standard_input_is_stored_in_batches_and_a_line_that_is_refused_is_named() {
+    let daemon = node().await;
+    let store = async |arguments: &[&str], input: &str| {
+        memory_with(&daemon.config(), &[&["store", "-"], arguments].concat(), input).await
+    };
+    let grain = |number: usize| format!("{{\"content\":\"grain {number}\",\"if_absent\":true}}\n");
+    let lines: String = (0..250).map(|number| grain(number) + "\n").collect();
+    let many = store(&[], &lines).await;
+    assert_eq!((many.code(), many.err()), (0, ""), "{}", many.out());
+    assert_eq!((many.out().lines().count(), many.out().lines().last()), (251, Some("250 stored")));
+
+    // Each on a line of its own: the 137th is in the second batch, the 138th is the first that is new.
+    let lines: Vec<_> = (0..300).map(grain).collect();
+    for (bad, reason) in [
+        ("{\"content\":\"\"}\n", "content: "),
+        ("{\"content\":\"x\",\"layer\":\"attic\"}\n", "layer: "),
+        ("{\"content\":\"x\",\"tags\":[7]}\n", "tags[0]: "),
+        ("7\n", "expected"),
+    ] {
+        let mut with_bad = lines.clone();
+        with_bad[136] = bad.to_owned();
+        let some = store(&[], &with_bad.concat()).await;
+        assert_eq!(some.code(), 1, "{bad}: {}", some.err());
+        assert_eq!(some.out().lines().last(), Some("0 stored, 100 already there"), "{bad}");
+        assert!(
+            some.err().starts_with("line 137: invalid: ") && some.err().contains(reason),
+            "{}",
+            some.err()
+        );
+        assert!(
+            some.err().trim_end().ends_with("stored up to line 100, and nothing after it"),
+            "{}",
+            some.err()
+        );
+        let some = store(&["--json"], &with_bad.concat()).await;
+        let reply: Value = serde_json::from_str(some.out()).unwrap();
+        assert_eq!((some.code(), some.err(), &reply["status"]), (1, "", &json!("error")), "{reply}");
+        assert!(reply["error"]["message"].as_str().unwrap().starts_with("line 137: "), "{reply}");
+        assert_eq!(reply["payload"]["stored"].as_array().unwrap().len(), 100, "{reply}");
+    }
+    let all = store(&["--json"], &lines.concat()).await;
+    let reply: Value = serde_json::from_str(all.out()).unwrap();
+    let stored = reply["payload"]["stored"].as_array().unwrap();
+    assert_eq!((all.code(), &reply["status"], stored.len()), (0, &json!("ok"), 300), "{}", all.err());
+    assert_eq!(stored.iter().filter(|stored| stored["existing"] == true).count(), 250);
+    assert_eq!(payload(&daemon, &["query", "grain", "--limit", "1"]).await["total"], 300);
+
+    // What weighs more than a node takes at once.
+    let heavy: String =
+        (0..60).map(|number| format!("{{\"content\":\"{number} {}\"}}\n", "x".repeat(9_000))).collect();
+    let many = store(&[], &heavy).await;
+    assert_eq!((many.code(), many.out().lines().last()), (0, Some("60 stored")), "{}", many.err());
+
+    // Nothing is sent of what is no JSON somewhere.
+    for (input, told) in
+        [("{\"content\":\"x\"}\nno json\n", "line 2: expected JSON"), ("\n", "expected a JSON object")]
+    {
+        let wrong = store(&[], input).await;
+        assert_eq!((wrong.code(), wrong.out()), (2, ""), "{}", wrong.err());
+        assert!(wrong.err().contains(told), "{}", wrong.err());
+    }
+    assert_eq!(payload(&daemon, &["query", "\"x\"", "--limit", "1"]).await["total"], 0);
+}
+
+#[tokio::test]
 async fn many_memories_are_stored_carried_promoted_pruned_and_indexed_anew() {
     let daemon = node().await;
-    let lines: String = (0..150).map(|number| format!("{{\"content\":\"grain {number}\"}}\n\n")).collect();
+    let lines: String = (0..50).map(|number| format!("{{\"content\":\"grain {number}\"}}\n")).collect();
     let many = memory_with(&daemon.config(), &["store", "-"], &lines).await;
-    assert_eq!(many.code(), 1, "more than the node takes at once: {}", many.out());
-    let lines: String = lines.lines().take(100).map(|line| format!("{line}\n")).collect();
-    let many = memory_with(&daemon.config(), &["store", "-"], &lines).await;
-    assert_eq!((many.code(), many.out().lines().count()), (0, 50), "{}", many.err());
-    let wrong = memory_with(&daemon.config(), &["store", "-"], "{\"content\":\"x\"}\nno json\n").await;
-    assert_eq!(wrong.code(), 2);
-    assert!(wrong.err().contains("line 2"), "{}", wrong.err());
+    assert_eq!((many.code(), many.out().lines().last()), (0, Some("50 stored")), "{}", many.err());
 
     let table = good(&daemon, &["export", "all.jsonl.zst"]).await;
     assert_eq!(row(&table, "records")[1], "50", "{table}");
@@ -162,6 +221,8 @@ async fn many_memories_are_stored_carried_promoted_pruned_and_indexed_anew() {
     assert_eq!((&skipped["imported"], &skipped["skipped"]), (&json!(0), &json!(50)), "{skipped}");
     let replaced = payload(&daemon, &["import", "all.jsonl.zst", "--replace", "--pin"]).await;
     assert_eq!(replaced["replaced"], 50, "{replaced}");
+    let table = good(&daemon, &["import", "all.jsonl.zst", "--replace"]).await;
+    assert_eq!(row(&table, "replaced"), ["replaced", "50"], "{table}");
     let transfer = daemon.state_dir().join("transfer");
     fs::write(transfer.join("mixed.jsonl"), "{\"content\":\"from afar\"}\n{\"content\":7}\n").unwrap();
     let table = good(&daemon, &["import", "mixed.jsonl", "--namespace", "afar"]).await;
@@ -233,6 +294,7 @@ async fn long_work_shows_on_a_terminal_how_far_it_is() {
             let bar = format!("memory/{} [", arguments[0]);
             let (bars, after) = shown.rsplit_once(&bar).unwrap_or(("", &shown));
             assert!(after.contains(expected), "the answer comes last: {shown:?}");
+            assert!(!shown.contains("0 of 0"), "no bar before it is known how much there is: {shown:?}");
             *seen |= !bars.is_empty() || shown.contains(&bar);
             if shown.contains(&bar) {
                 assert!(after.contains(" % ") && after.contains(" of "), "{shown:?}");

@@ -42,6 +42,8 @@ pub(super) struct Question {
     remember: bool,
     /// What the rules made of it.
     ruled: Option<Ruled>,
+    /// Whether the figures have it, as found in the cache or not: once for each evaluation.
+    counted: bool,
     advice: Advice,
 }
 
@@ -69,7 +71,7 @@ impl Question {
         request.check()?;
         let Evaluate { action, context, entity, remember } = request;
         let subject = Subject::new(action, context, entity)?;
-        Ok(Self { subject, remember, ruled: None, advice: Advice::default() })
+        Ok(Self { subject, remember, ruled: None, counted: false, advice: Advice::default() })
     }
 
     /// Refuses what `any` node of a group may not do: which of them would keep it is a matter of chance.
@@ -119,9 +121,9 @@ impl Conscience {
         if question.is_long(&set) {
             return true;
         }
-        let ruled = self.rule(&question.subject, EVALUATION_LIMIT);
+        let ruled = self.rule(question, EVALUATION_LIMIT);
         let open = self.config.judge.leave_open(&ruled.judgement);
-        question.ruled = Some(ruled);
+        (question.ruled, question.counted) = (Some(ruled), true);
         open && !self.recall_opinion(question)
     }
 
@@ -193,6 +195,8 @@ impl Conscience {
         progress: Progress,
     ) -> Result<EndingOf<Verdict>, Fault> {
         let mut question = Question::new(request)?;
+        // Who chose this way has looked, unless that would have taken too long.
+        question.counted = self.judge.is_some() && !question.is_long(&self.current());
         question = self.rule_aside(question).await?;
         let open =
             question.ruled.as_ref().is_some_and(|ruled| self.config.judge.leave_open(&ruled.judgement));
@@ -215,7 +219,8 @@ impl Conscience {
     async fn rule_aside(self: &Arc<Self>, mut question: Question) -> Result<Question, Fault> {
         let conscience = Arc::clone(self);
         let ruled = tokio::task::spawn_blocking(move || {
-            question.ruled = Some(conscience.rule(&question.subject, EVALUATION_LIMIT));
+            let ruled = conscience.rule(&question, EVALUATION_LIMIT);
+            (question.ruled, question.counted) = (Some(ruled), true);
             question
         });
         ruled.await.map_err(|_| Fault::internal())
@@ -248,7 +253,7 @@ impl Conscience {
         let current = self.current();
         let ruled = match &question.ruled {
             Some(ruled) if Arc::ptr_eq(&ruled.set, &current) => ruled.clone(),
-            _ => self.rule(&question.subject, limit),
+            _ => self.rule(question, limit),
         };
         let (advice, bounds) = (&question.advice, self.config.judge);
         let open = bounds.leave_open(&ruled.judgement);
@@ -280,14 +285,16 @@ impl Conscience {
         Answer { body, degraded: if open { advice.missed.clone() } else { Vec::new() } }
     }
 
-    /// What the rules in force make of `subject`, whose bodies may take `limit`.
-    fn rule(&self, subject: &Subject, limit: Duration) -> Ruled {
+    /// What the rules in force make of `question`. Their bodies may take `limit`.
+    fn rule(&self, question: &Question, limit: Duration) -> Ruled {
         let started = Instant::now();
-        let set = self.current();
+        let (set, subject) = (self.current(), &question.subject);
         let key = key(&set, subject);
         let found = self.judgements.get(&key);
-        self.judgement_counts.count(found.is_some());
         let cached = found.is_some();
+        if !question.counted {
+            self.judgement_counts.count(cached);
+        }
         let judgement = found.unwrap_or_else(|| {
             let judgement = Arc::new(weigh(&set, subject, self.config.thresholds, limit));
             let bytes: usize = judgement.rules.iter().map(AppliedRule::bytes).sum();

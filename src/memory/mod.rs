@@ -319,9 +319,10 @@ impl Memory {
     pub async fn stats(self: &Arc<Self>) -> Result<StatsReport, Fault> {
         let read = |connection: &rusqlite::Connection| {
             let last = |job| upkeep::last_run(connection, job);
-            Ok((store::shards(connection)?, last(upkeep::PRUNE)?, last(upkeep::PROMOTE)?))
+            let sequence = store::last_sequence(connection)?;
+            Ok((store::shards(connection)?, sequence, last(upkeep::PRUNE)?, last(upkeep::PROMOTE)?))
         };
-        let (shards, last_prune, last_promotion) = self.ledger.read(read).await?;
+        let (shards, sequence, last_prune, last_promotion) = self.ledger.read(read).await?;
         let memory = self.clone();
         let embeddings = self.embeddings().await?;
         // Walks folders.
@@ -347,7 +348,6 @@ impl Memory {
                 }
                 stats
             });
-            let sequence = shards.iter().map(|state| state.changed).max().unwrap_or(0);
             let behind = shards.iter().filter(|state| control.committed(state) < state.changed);
             let indexed = behind.map(|state| control.committed(state)).min().unwrap_or(sequence);
             let lag = sequence - indexed;

@@ -44,6 +44,7 @@ impl<'de, O: DeserializeOwned, M: DeserializeOwned + Many> Deserialize<'de> for 
         } else {
             wire::read(value).map(Self::One)
         };
+        // It says where in the value it is.
         read.map_err(serde::de::Error::custom)
     }
 }

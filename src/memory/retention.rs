@@ -109,14 +109,44 @@ impl Retention {
         self.interval.map_or(day, |interval| (interval * 2).max(day))
     }
 
-    /// Whether removing `removed` of `present` records is too much to be done unasked. A small number never is, unless the
-    /// last run is further back than runs are apart: then the clock may have jumped, and a small memory would be emptied.
+    /// Whether losing `lost` of `held` is too much to be done unasked. A small number never is as long as pruning runs when it
+    /// should: what was forgotten, and old versions, have then had the time that they were promised.
+    ///
+    /// When the last run is further back than runs are apart the clock may have jumped, so that no number is small, and
+    /// whatever can be lost counts.
     #[must_use]
-    pub fn is_too_much(&self, removed: u64, present: u64, last: Option<Timestamp>, now: Timestamp) -> bool {
+    pub fn is_too_much(
+        &self,
+        lost: &Holdings,
+        held: &Holdings,
+        last: Option<Timestamp>,
+        now: Timestamp,
+    ) -> bool {
         let apart = i64::try_from(self.horizon().as_millis()).unwrap_or(i64::MAX);
         let regular = last.is_some_and(|last| now.millis().saturating_sub(last.millis()) <= apart);
-        let few = regular && removed <= self.max_share_floor;
-        !few && removed as f64 > self.max_share * present as f64
+        let over = |lost: u64, held: u64| lost as f64 > self.max_share * held as f64;
+        if regular {
+            lost.records > self.max_share_floor && over(lost.records, held.records)
+        } else {
+            over(lost.records, held.records) || over(lost.all(), held.all())
+        }
+    }
+}
+
+/// What memory holds, or a run would take from it, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Records that are not forgotten.
+    pub records: u64,
+    /// Forgotten records.
+    pub forgotten: u64,
+    /// Old versions.
+    pub versions: u64,
+}
+
+impl Holdings {
+    const fn all(&self) -> u64 {
+        self.records.saturating_add(self.forgotten).saturating_add(self.versions)
     }
 }
 
@@ -254,7 +284,8 @@ mod tests {
         let retention = Retention::default();
         let now = at("2026-11-21T12:00:00Z");
         let (regular, late) = (Some("2026-11-20T12:00:00Z"), Some("2026-11-20T11:59:59Z"));
-        for (removed, present, last, expected) in [
+        let records = |records| Holdings { records, ..Holdings::default() };
+        for (lost, held, last, expected) in [
             (100, 100, regular, false),
             (101, 202, regular, false),
             (101, 201, regular, true),
@@ -267,9 +298,32 @@ mod tests {
         ] {
             let last = last.map(at);
             assert_eq!(
-                retention.is_too_much(removed, present, last, now),
+                retention.is_too_much(&records(lost), &records(held), last, now),
                 expected,
-                "{removed} of {present}"
+                "{lost} of {held}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_forgotten_and_old_versions_count_when_the_clock_may_have_jumped() {
+        let retention = Retention::default();
+        let now = at("2026-11-21T12:00:00Z");
+        let (regular, late) = (Some(at("2026-11-20T12:00:00Z")), Some(at("2026-11-20T11:59:59Z")));
+        let of = |(records, forgotten, versions)| Holdings { records, forgotten, versions };
+        for (lost, held, last, expected) in [
+            ((0, 6, 0), (5, 6, 0), late, true),
+            ((0, 5, 0), (5, 5, 0), late, false),
+            ((0, 0, 6), (5, 0, 6), None, true),
+            ((2, 2, 2), (4, 4, 3), late, true),
+            // Many others do not make the loss of records small.
+            ((6, 0, 0), (10, 100, 100), late, true),
+            ((0, 900, 900), (1, 900, 900), regular, false),
+        ] {
+            assert_eq!(
+                retention.is_too_much(&of(lost), &of(held), last, now),
+                expected,
+                "{lost:?} of {held:?}"
             );
         }
     }

@@ -360,6 +360,15 @@ pub fn sequence(connection: &Connection, shard: i64) -> Result<u64, Fault> {
         .query_row([shard], |row| unsigned(row, 0))?)
 }
 
+/// The sequence of the last change of any shard.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn last_sequence(connection: &Connection) -> Result<u64, Fault> {
+    let sql = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'memory_change'";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| unsigned(row, 0))?)
+}
+
 /// Every shard that ever had a record.
 ///
 /// # Errors

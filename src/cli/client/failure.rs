@@ -72,6 +72,16 @@ pub(in crate::cli) enum Failure {
     /// The node answered with an error.
     #[error(transparent)]
     Node(#[from] Fault),
+    /// In the middle of something larger.
+    #[error("{place}: {source}; {rest}")]
+    Within {
+        /// Where.
+        place: String,
+        /// What went wrong there.
+        source: Box<Failure>,
+        /// What became of the rest.
+        rest: String,
+    },
     /// Something else than a reply came.
     #[error("what came is no reply of a node")]
     NotAnAnswer,
@@ -93,6 +103,7 @@ impl Failure {
             | Self::Setup(_) => Exit::Usage,
             Self::Broker(_) | Self::Socket { .. } | Self::Offline { .. } => Exit::Unreachable,
             Self::Timeout { .. } | Self::Quiet(_) => Exit::Timeout,
+            Self::Within { source, .. } => source.exit(),
             Self::Node(_) | Self::NotAnAnswer | Self::Runtime(_) => Exit::Failed,
         }
     }

@@ -12,6 +12,7 @@ pub(super) mod text;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -60,7 +61,7 @@ pub(super) struct Question {
 
 impl Question {
     /// A question with an id of its own.
-    pub(super) fn new(command: &str, payload: &Value) -> Result<Self, Failure> {
+    pub(super) fn new(command: &str, payload: &impl Serialize) -> Result<Self, Failure> {
         let payload = serde_json::value::to_raw_value(payload)
             .map_err(|error| Failure::Usage(format!("the payload has no form in JSON: {error}")))?;
         Ok(Self { command: command.to_owned(), payload: Some(payload), message_id: new_message_id() })
@@ -95,6 +96,11 @@ impl Answer {
     /// The whole reply, on one line.
     pub(super) fn json(&self) -> &str {
         &self.json
+    }
+
+    /// The whole reply.
+    pub(super) const fn document(&self) -> &Value {
+        &self.document
     }
 
     /// The response; `null` where there is none.

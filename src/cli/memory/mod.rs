@@ -1,13 +1,12 @@
 //! `orchd memory …`: every verb of memory.
 
+mod many;
 mod show;
 pub(super) mod work;
 
-use std::io::Read;
-
 use serde_json::{Value, json};
 
-use super::client::{self, Answer, Failure, Question, Reach};
+use super::client::{self, Answer, Question, Reach};
 use super::{Exit, Shared};
 
 /// Store, find, change, forget, prune and carry memories
@@ -19,7 +18,7 @@ pub(super) struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Verb {
-    /// Store one memory, or up to 100, all or none: one JSON object on each line of standard input
+    /// Store one memory, or many: one JSON object on each line of standard input
     #[command(after_help = client::HELP)]
     Store(Store),
     /// Search; without a text, the newest first
@@ -62,7 +61,8 @@ enum Verb {
 
 #[derive(clap::Args, Debug)]
 struct Store {
-    /// What to remember; `-` reads JSON Lines, each a store request, from standard input
+    /// What to remember; `-` reads JSON Lines, each a store request, from standard input. They go in batches of up to 100,
+    /// each of which is stored as a whole or not at all
     content: String,
     #[command(flatten)]
     about: About,
@@ -387,12 +387,7 @@ impl Args {
 impl Store {
     fn run(&self, shared: &Shared) -> Exit {
         if self.content == "-" {
-            return match read_lines() {
-                Ok(records) => {
-                    ask(&self.reach, shared, "memory/store", &json!({ "records": records }), show::stored)
-                }
-                Err(failure) => failure.report(),
-            };
+            return many::store(&self.reach, shared);
         }
         let About { layer, tags, entity, namespace, user, source, importance, expires, pinned } = &self.about;
         let payload = super::ask::given([
@@ -466,20 +461,4 @@ fn ask(
         Ok(question) => reach.ask(shared, &question, show, |_| Exit::Ok),
         Err(failure) => failure.report(),
     }
-}
-
-/// The store requests on standard input.
-fn read_lines() -> Result<Vec<Value>, Failure> {
-    // What a node takes at once is far smaller; it says so itself.
-    const MOST: u64 = 64 << 20;
-    let mut text = String::new();
-    let read = std::io::stdin().lock().take(MOST).read_to_string(&mut text);
-    read.map_err(|error| Failure::Usage(format!("standard input cannot be read: {error}")))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(number, line)| {
-            serde_json::from_str(line)
-                .map_err(|error| Failure::Usage(format!("line {}: expected JSON: {error}", number + 1)))
-        })
-        .collect()
 }

@@ -14,8 +14,9 @@ pub(super) fn members(answer: &Answer) -> String {
 fn rows(value: &Value) -> Vec<Vec<String>> {
     let now = Clock::system().now();
     let form = |key: &str, value: &Value| match key {
-        "created" | "updated" | "expires" | "last_access" | "written" | "replaced" | "last_prune"
-        | "last_promotion" => when_of(value, now),
+        "created" | "updated" | "expires" | "last_access" | "written" | "last_prune" | "last_promotion" => {
+            when_of(value, now)
+        }
         _ if key == "bytes" || key.ends_with("_bytes") => bytes(value),
         _ if value.is_object() => String::new(),
         _ if value.as_array().is_some_and(|items| items.iter().any(Value::is_object)) => String::new(),
@@ -51,15 +52,13 @@ pub(super) fn record(answer: &Answer) -> String {
 }
 
 pub(super) fn stored(answer: &Answer) -> String {
-    let payload = answer.payload();
-    let one = |stored: &Value| {
-        let word = if stored["existing"] == true { "already there:" } else { "stored" };
-        format!("{word} {} in {}\n", cell(&stored["id"]), cell(&stored["layer"]))
-    };
-    match payload["stored"].as_array() {
-        Some(many) => many.iter().map(one).collect(),
-        None => one(payload),
-    }
+    stored_one(answer.payload())
+}
+
+/// What became of one store, on a line.
+pub(super) fn stored_one(stored: &Value) -> String {
+    let word = if stored["existing"] == true { "already there:" } else { "stored" };
+    format!("{word} {} in {}\n", cell(&stored["id"]), cell(&stored["layer"]))
 }
 
 pub(super) fn forgotten(answer: &Answer) -> String {

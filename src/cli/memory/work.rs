@@ -18,7 +18,7 @@ pub(in crate::cli) fn job(
         Ok(question) => question,
         Err(failure) => return failure.report(),
     };
-    // Drawn by the first step, which tells the length.
+    // Drawn by the first step that tells the length.
     let bar = ProgressBar::new(0).with_message(command);
     // What the template cannot say is shown in the default style.
     if let Ok(style) =
@@ -27,8 +27,11 @@ pub(in crate::cli) fn job(
         bar.set_style(style.progress_chars("=> "));
     }
     let step = (!bar.is_hidden()).then_some(|done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
+        // Else it is not known yet.
+        if total > 0 {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
     });
     let show = |answer: &Answer| {
         bar.finish_and_clear();

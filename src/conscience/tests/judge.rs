@@ -58,6 +58,8 @@ async fn what_the_rules_leave_open_the_judge_decides_and_its_opinion_is_kept() {
     assert_eq!((&verdict["degraded"], &verdict["cached"]), (&json!(false), &json!(false)));
     assert_eq!(verdict["by_rules"], "approved");
     assert!(verdict["explanation"].as_str().unwrap().ends_with("The local model: “It is so.”"), "{verdict}");
+    let counted = || node.conscience.cache_stats().map(|(_, stats)| (stats.hits, stats.misses));
+    assert_eq!(counted()[..2], [(0, 1), (0, 1)], "judgements, opinions: looked for once");
     // The rules say nothing about it, so that the judge is told all of them, and the action as data.
     let brief = parrot.briefs.lock().unwrap()[0].clone();
     let case: Value = serde_json::from_str(&brief.case).unwrap();
@@ -66,11 +68,18 @@ async fn what_the_rules_leave_open_the_judge_decides_and_its_opinion_is_kept() {
 
     let again = ask().await.unwrap();
     assert_eq!((&again["cached"], &again["moral_score"], parrot.asked()), (&json!(true), &json!(-0.5), 1));
-    assert_eq!(node.conscience.cache_stats()[1].1, CacheStats { hits: 1, misses: 1 });
+    assert_eq!(counted()[..2], [(1, 1), (1, 1)]);
     // By other rules it is another question.
     node.call("rules/set", no_spam()).await.unwrap();
     ask().await.unwrap();
     assert_eq!(parrot.asked(), 2);
+    assert_eq!(counted()[..2], [(1, 2), (1, 2)]);
+    // What is too long to be looked for on the way is so as a job.
+    let long = json!({ "action": "wobble the gizmo, ".repeat(200) });
+    for expected in [(1, 3), (2, 3)] {
+        node.call("evaluate", long.clone()).await.unwrap();
+        assert_eq!(counted()[..2], [expected, expected]);
+    }
     node.stop();
 }
 

@@ -68,7 +68,7 @@ impl Node {
             principal: "tester".into(),
             signed_with: None,
             message_id: None,
-            received: Timestamp::from_millis(0),
+            received: self.ledger.clock().now(),
             target: Target::Node,
         };
         let payload = Payload::new(Encoding::Json, Bytes::from(payload.to_string()));

@@ -128,6 +128,44 @@ async fn old_decisions_are_forgotten_and_so_are_those_beyond_the_limit() {
 }
 
 #[tokio::test]
+async fn what_is_judged_is_put_down_while_a_removal_that_does_not_end_is_under_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { keep_decisions: Duration::from_secs(60), ..Config::default() };
+    let (node, _) = timed(dir.path(), config).await;
+    // For each old decision that is removed another comes, so that a removal finds no end.
+    let endless = node.ledger.write(|unit| {
+        let another = "INSERT INTO conscience_decision (id, at, outcome, body)
+                       VALUES (lower(hex(randomblob(16))), 0, 'approved', '{}');";
+        unit.execute_batch(&another.repeat(100))?;
+        Ok(unit.execute_batch(&format!(
+            "CREATE TRIGGER endless AFTER DELETE ON conscience_decision BEGIN {another} END;"
+        ))?)
+    });
+    endless.await.unwrap();
+    let number = async |sql: &'static str| {
+        let read = node.ledger.read(|ledger| Ok(ledger.query_row(sql, [], |row| row.get::<_, i64>(0))?));
+        read.await.unwrap()
+    };
+    let stop = tokio_util::sync::CancellationToken::new();
+    let keeping = tokio::spawn(node.conscience.clone().keep_house(stop.clone()));
+    let watched = async {
+        // More than once over: it goes on and on.
+        while number("SELECT max(seq) FROM conscience_decision").await <= 300 {
+            tokio::task::yield_now().await;
+        }
+        node.call("evaluate", json!({ "action": "read a file" })).await.unwrap();
+        while number("SELECT count(*) FROM conscience_decision WHERE at > 0").await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), watched).await.expect("nothing is put down");
+    // Nor does the end wait for it.
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(60), keeping).await.expect("it does not end").unwrap();
+    node.stop();
+}
+
+#[tokio::test]
 async fn an_evaluation_is_remembered_when_that_is_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path()).await;

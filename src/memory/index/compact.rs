@@ -106,9 +106,7 @@ impl Projector {
         if self.is_rebuilding(shard) {
             self.rebuild = None;
         }
-        let shelf = &self.shelf;
-        let removed = shelf.remove(&shelf.building(shard)).and_then(|()| shelf.remove(&shelf.folder(shard)));
-        match removed {
+        match self.shelf.clear(shard) {
             Ok(()) => {
                 self.unsettled.remove(&shard);
                 self.failures.remove(&shard);

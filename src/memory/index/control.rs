@@ -15,6 +15,8 @@ use super::{Shard, ShardState};
 #[derive(Clone, Copy, Debug, Default)]
 struct Status {
     committed: u64,
+    /// What was committed up to this sequence was removed with the whole shard.
+    removed: u64,
     damaged: bool,
     rebuilds: u64,
 }
@@ -172,8 +174,14 @@ impl Control {
     /// The sequence that is committed in the shard's index, as far as it is known without opening it.
     #[must_use]
     pub fn committed(&self, state: &ShardState) -> u64 {
-        let known = self.inner().shards.get(&state.shard).map_or(0, |status| status.committed);
-        known.max(state.settled)
+        let known = self.inner().shards.get(&state.shard).copied().unwrap_or_default();
+        let committed = if known.committed > known.removed { known.committed } else { 0 };
+        committed.max(state.settled)
+    }
+
+    /// The ledger has forgotten a shard that was removed as a whole, as of `sequence`: what comes from now on begins it anew.
+    pub fn forget(&self, shard: Shard, sequence: u64) {
+        self.inner().shards.entry(shard).or_default().removed = sequence;
     }
 
     /// How many shards are damaged.
@@ -266,7 +274,7 @@ impl Control {
         inner.rebuild.remove(&shard);
         inner.changes += 1;
         let status = inner.shards.entry(shard).or_default();
-        *status = Status { committed: sequence, damaged: false, rebuilds: status.rebuilds + 1 };
+        *status = Status { committed: sequence, damaged: false, rebuilds: status.rebuilds + 1, ..*status };
         drop(inner);
         self.tick();
     }

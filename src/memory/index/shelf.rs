@@ -98,6 +98,22 @@ impl Shelf {
         }
     }
 
+    /// Removes all of a shard, durably: nothing of it is there after a crash.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn clear(&self, shard: Shard) -> std::io::Result<()> {
+        let folder = self.folder(shard);
+        self.remove(&self.building(shard))?;
+        self.remove(&folder)?;
+        match folder.parent().map(std::fs::File::open) {
+            Some(Ok(layer)) => layer.sync_all(),
+            Some(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            // No shard of the layer was ever written.
+            _ => Ok(()),
+        }
+    }
+
     /// Puts what was built into the shard's place.
     ///
     /// # Errors

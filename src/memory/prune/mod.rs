@@ -18,7 +18,7 @@ use super::index::ShardState;
 use super::model::Layer;
 use super::news::What;
 use super::requests::{Prune, Pruned, PrunedLayer};
-use super::retention::{DAY_MS, Step};
+use super::retention::{DAY_MS, Holdings, Step};
 use super::{Memory, store, upkeep};
 use crate::clock::Timestamp;
 use crate::engine::jobs::Progress;
@@ -75,11 +75,11 @@ impl Memory {
         }
         let keys: HashSet<i64> = due.iter().map(|(key, _)| *key).collect();
         let plan = self.plan(request, now, &keys).await?;
-        let (removed, present) = (plan.removed_in_all(), plan.present);
+        let (lost, held) = self.at_stake(&plan, now).await?;
         let last = self.ledger.read(|connection| upkeep::last_run(connection, upkeep::PRUNE)).await?;
-        let too_much = self.config.retention.is_too_much(removed, present, last, now);
+        let too_much = self.config.retention.is_too_much(&lost, &held, last, now);
         let expected = self.word(request, now);
-        let mut pruned = self.describe(request, &plan, now, due.len() as u64).await?;
+        let mut pruned = self.describe(request, &plan, &lost, due.len() as u64);
         if request.dry_run {
             pruned.confirm = too_much.then_some(expected);
             return Ok(pruned);
@@ -89,30 +89,33 @@ impl Memory {
             return Err(Fault::new(
                 Code::Conflict,
                 format!(
-                    "it would remove {removed} of {present} records, more than {share:.0} %: look at the node's clock, and if \
-                     that is right, confirm it today: memory/prune/confirm with word = \"{expected}\""
+                    "it would remove {} of {} records, {} of {} forgotten ones and {} of {} old versions, more than {share:.0} %: \
+                     look at the node's clock, and if that is right, confirm it today: memory/prune/confirm with word = \
+                     \"{expected}\"",
+                    lost.records, held.records, lost.forgotten, held.forgotten, lost.versions, held.versions
                 ),
             ));
         }
+        let total = lost.records + lost.forgotten;
         self.move_up(&due, progress).await?;
         for step in &plan.steps {
-            let done: u64 = pruned.layers.iter().map(|layer| layer.removed).sum();
-            progress.report(done, removed);
-            let gone = self.carry_out(step, (What::Pruned, None), progress, (done, removed)).await?;
+            let done = removed(&pruned);
+            progress.report(done, total);
+            let gone = self.carry_out(step, (What::Pruned, None), progress, (done, total)).await?;
             if let Some(layer) = pruned.layers.iter_mut().find(|layer| layer.layer == step.state.shard.layer)
             {
                 layer.removed += gone;
                 layer.months_dropped += u64::from(step.step == Step::Drop);
             }
         }
-        self.remove_ended(request, now, &mut pruned, progress).await?;
-        pruned.purged = self.purge_forgotten(now, progress).await?;
+        self.remove_ended(request, now, &mut pruned, (progress, total)).await?;
+        pruned.purged = self.purge_forgotten(now, progress, (removed(&pruned), total)).await?;
         pruned.versions = self.remove_versions(now).await?;
         let touched: Vec<_> = plan.states.iter().map(|state| state.shard).collect();
         self.give_back(&touched).await?;
         self.ledger.write(|unit| upkeep::record_run(unit, upkeep::PRUNE)).await?;
         self.measure_after(&mut pruned).await?;
-        progress.report(removed, removed);
+        progress.report(total, total);
         Ok(pruned)
     }
 
@@ -123,14 +126,8 @@ impl Memory {
         self.seal.token(&format!("prune {} {settings:?}", &date[..10]))
     }
 
-    /// How it is before, and in a dry run how it would be after.
-    async fn describe(
-        &self,
-        request: &Prune,
-        plan: &Plan,
-        now: Timestamp,
-        due: u64,
-    ) -> Result<Pruned, Fault> {
+    /// How it is before, and in a dry run what would go.
+    fn describe(&self, request: &Prune, plan: &Plan, lost: &Holdings, due: u64) -> Pruned {
         let wanted = |layer: &Layer| request.layers.is_empty() || request.layers.contains(layer);
         let layers = Layer::ALL.into_iter().filter(wanted).map(|layer| {
             let states: Vec<_> = plan.states.iter().filter(|state| state.shard.layer == layer).collect();
@@ -154,8 +151,8 @@ impl Memory {
             }
         });
         let layers = layers.collect();
-        let (purged, versions) = if request.dry_run { self.count_old(now).await? } else { (0, 0) };
-        Ok(Pruned {
+        let (purged, versions) = if request.dry_run { (lost.forgotten, lost.versions) } else { (0, 0) };
+        Pruned {
             dry_run: request.dry_run,
             layers,
             promoted: due,
@@ -164,7 +161,7 @@ impl Memory {
             ledger_bytes_before: self.ledger.disk_bytes(),
             ledger_bytes_after: None,
             confirm: None,
-        })
+        }
     }
 
     async fn measure_after(&self, pruned: &mut Pruned) -> Result<(), Fault> {
@@ -345,16 +342,21 @@ impl Memory {
             return Ok(true);
         }
         self.projection.release(shard);
-        let row = state.row;
+        let (row, removed) = (state.row, now.changed);
+        let control = self.projection.control().clone();
         let ended = move |unit: &mut Unit<'_>| {
+            // As a shard that never had a record: who brings some back begins it anew, and nothing is missing.
             let ended = unit
                 .prepare_cached(
-                    "UPDATE memory_shard SET dropping = 0, settled = changed, compacted = max(compacted, purged)
+                    "UPDATE memory_shard SET dropping = 0, changed = 0, settled = 0, purged = 0, compacted = 0
                      WHERE shard = ?1 AND dropping = 1
                        AND NOT EXISTS (SELECT 1 FROM memory_record r WHERE r.shard = ?1)",
                 )?
                 .execute([row])?;
-            if ended == 0 {
+            if ended > 0 {
+                let control = control.clone();
+                unit.after_commit(move || control.forget(shard, removed));
+            } else {
                 // Something is left: the month goes on, and its index is built anew.
                 unit.prepare_cached("UPDATE memory_shard SET dropping = 0 WHERE shard = ?1")?
                     .execute([row])?;
@@ -370,7 +372,7 @@ impl Memory {
         request: &Prune,
         now: Timestamp,
         pruned: &mut Pruned,
-        progress: &Progress,
+        (progress, total): (&Progress, u64),
     ) -> Result<(), Fault> {
         for layer in
             Layer::ALL.into_iter().filter(|layer| request.layers.is_empty() || request.layers.contains(layer))
@@ -385,7 +387,7 @@ impl Memory {
                 Ok(rows.collect::<Result<_, _>>()?)
             };
             let why = Why { what: What::Pruned, layer, follow: true, spare_pinned: true, untouched: None };
-            let gone = self.remove(keys, why, progress, (0, 0)).await?;
+            let gone = self.remove(keys, why, progress, (removed(pruned), total)).await?;
             pruned
                 .layers
                 .iter_mut()
@@ -396,8 +398,13 @@ impl Memory {
     }
 
     /// Records whose time of grace after they were forgotten is over.
-    async fn purge_forgotten(self: &Arc<Self>, now: Timestamp, progress: &Progress) -> Result<u64, Fault> {
-        let before = self.grace_ended(now).millis();
+    async fn purge_forgotten(
+        self: &Arc<Self>,
+        now: Timestamp,
+        progress: &Progress,
+        (before, total): (u64, u64),
+    ) -> Result<u64, Fault> {
+        let grace_ended = self.grace_ended(now).millis();
         let mut purged = 0;
         for layer in Layer::ALL {
             let keys = move |connection: &Connection| {
@@ -405,11 +412,12 @@ impl Memory {
                     "SELECT r.key FROM memory_record r JOIN memory_shard s USING (shard)
                      WHERE r.forgotten <= ?1 AND s.layer = ?2 LIMIT ?3",
                 )?;
-                let rows = statement.query_map(params![before, layer.as_str(), KEYS], |row| row.get(0))?;
+                let rows =
+                    statement.query_map(params![grace_ended, layer.as_str(), KEYS], |row| row.get(0))?;
                 Ok(rows.collect::<Result<_, _>>()?)
             };
             let why = Why { what: What::Purged, layer, follow: true, spare_pinned: false, untouched: None };
-            purged += self.remove(keys, why, progress, (0, 0)).await?;
+            purged += self.remove(keys, why, progress, (before + purged, total)).await?;
         }
         Ok(purged)
     }
@@ -446,19 +454,29 @@ impl Memory {
         }
     }
 
-    /// How many forgotten records and old versions would go.
-    async fn count_old(&self, now: Timestamp) -> Result<(u64, u64), Fault> {
+    /// What `plan` removes and what would be purged besides, and all that there is.
+    async fn at_stake(&self, plan: &Plan, now: Timestamp) -> Result<(Holdings, Holdings), Fault> {
         let (forgotten, replaced) = (self.grace_ended(now).millis(), self.history_ended(now).millis());
         let count = move |connection: &Connection| {
             let one =
                 |sql: &str, before: i64| connection.query_row(sql, [before], |row| store::unsigned(row, 0));
+            let versions = "SELECT count(*) FROM memory_version WHERE replaced <= ?1";
             Ok((
                 one("SELECT count(*) FROM memory_record WHERE forgotten <= ?1", forgotten)?,
-                one("SELECT count(*) FROM memory_version WHERE replaced <= ?1", replaced)?,
+                one(versions, replaced)?,
+                one(versions, i64::MAX)?,
             ))
         };
-        self.ledger.read(count).await
+        let (purged, old, versions) = self.ledger.read(count).await?;
+        let lost = Holdings { records: plan.removed_in_all(), forgotten: purged, versions: old };
+        let forgotten = plan.states.iter().map(|state| state.forgotten).sum();
+        Ok((lost, Holdings { records: plan.present, forgotten, versions }))
     }
+}
+
+/// Records that a run has removed so far.
+fn removed(pruned: &Pruned) -> u64 {
+    pruned.layers.iter().map(|layer| layer.removed).sum()
 }
 
 /// Keys of a month that is being dropped; none once it has come back to life.

@@ -144,13 +144,48 @@ async fn a_clock_that_jumped_a_year_ahead_empties_nothing_unasked() {
     let found = node
         .query(serde_json::json!({ "text": "note1", "layers": ["long_term"], "consistency": "latest" }))
         .await;
-    if found.partial {
-        node.whole().await;
-    }
-    let found = node
-        .query(serde_json::json!({ "text": "note1", "layers": ["long_term"], "consistency": "latest" }))
-        .await;
     assert_eq!((found.hits.len(), found.partial), (1, false));
+}
+
+#[tokio::test]
+async fn a_clock_that_jumped_ahead_does_not_purge_most_of_what_can_be_brought_back_unasked() {
+    let node = Node::new(lazy());
+    node.store_many(Layer::Semantic, 0, 10).await;
+    let ids = node.ids().await;
+    for id in &ids[..6] {
+        node.forget(id).await.unwrap();
+    }
+    for number in 0..12 {
+        let update = requests::Update {
+            id: ids[9].clone(),
+            content: Some(format!("version {number}")),
+            ..Default::default()
+        };
+        let memory = node.memory.clone();
+        node.ledger.write(move |unit| memory.update(unit, &update, "tester")).await.unwrap();
+    }
+    // Nothing of it is due, and this is the last regular run.
+    node.prune(serde_json::json!({})).await.unwrap();
+    node.set_time("2027-12-05T12:00:00Z");
+    let fault = node.prune(serde_json::json!({})).await.unwrap_err();
+    assert_eq!(fault.code, Code::Conflict);
+    let told = "0 of 4 records, 6 of 6 forgotten ones and 12 of 12 old versions";
+    assert!(fault.message.contains(told), "{fault}");
+    let planned = node.prune(serde_json::json!({ "dry_run": true })).await.unwrap();
+    assert_eq!((planned.purged, planned.versions, planned.confirm.is_some()), (6, 12, true));
+    // Once the clock is right again everything is as it was.
+    node.set_time("2026-11-22T12:00:00Z");
+    let back = Forget { id: ids[0].clone(), undo: true, purge: false };
+    assert!(!node.forget_request(back).await.unwrap().forgotten);
+    assert_eq!(node.get(&ids[9]).await.unwrap().history.unwrap().len(), 12);
+    // Where time passes and runs come when they should, what is due goes without a word.
+    for day in ["2026-11-23", "2026-11-24", "2026-11-25", "2026-11-26", "2026-11-27", "2026-11-28"] {
+        node.set_time(&format!("{day}T12:00:00Z"));
+        assert_eq!(
+            node.prune(serde_json::json!({})).await.unwrap().purged,
+            if day < "2026-11-28" { 0 } else { 5 }
+        );
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use super::*;
 use crate::memory::transfer::requests::{Archived, Exported, Imported};
 use crate::soul;
 
+const ID: &str = "0192d3a0-0000-7000-8000-00000000abcd";
+
 /// A memory with a transfer folder beside its state.
 fn node_with_folder() -> (tempfile::TempDir, Node) {
     let folder = tempfile::tempdir().unwrap();
@@ -71,6 +73,13 @@ async fn what_is_exported_is_imported_elsewhere_as_it_was_plain_and_compressed()
         assert_eq!(other.all().await, node.all().await);
         let again = other.import(serde_json::json!({ "file": file })).await.unwrap();
         assert_eq!((again.imported, again.skipped), (0, 40));
+        // To replace what is the same would cost its history.
+        let changed = node.all().await[0].id.clone();
+        let update = requests::Update { id: changed.clone(), importance: Some(0.75), ..Default::default() };
+        let memory = other.memory.clone();
+        other.ledger.write(move |unit| memory.update(unit, &update, "tester")).await.unwrap();
+        let same = other.import(serde_json::json!({ "file": file, "replace": true })).await.unwrap();
+        assert_eq!((same.replaced, same.skipped), (1, 39), "{same:?}");
         let replaced = other
             .import(serde_json::json!({ "file": file, "replace": true, "namespace": "n9" }))
             .await
@@ -101,16 +110,21 @@ async fn lines_that_are_no_records_are_named_and_the_others_come_in() {
         format!(r#"{{"content":"{long}"}}"#),
         r#"{"content":"x","checksum":"00"}"#.to_owned(),
         String::new(),
-        r#"{"id":"mine","content":"with an id","created":"2020-01-01T00:00:00Z"}"#.to_owned(),
+        format!(
+            r#"{{"id":"{}","content":"with an id","created":"2020-01-01T00:00:00Z"}}"#,
+            ID.to_uppercase()
+        ),
+        r#"{"id":"mine","content":"with a name of its own"}"#.to_owned(),
         r#"{"content":"the last, without a line end"}"#.to_owned(),
     ];
     std::fs::write(folder.path().join("mixed.jsonl"), text.join("\n")).unwrap();
     let imported = node.import(serde_json::json!({ "file": "mixed.jsonl" })).await.unwrap();
-    assert_eq!((imported.lines, imported.imported, imported.rejected), (8, 3, 5), "{imported:?}");
+    assert_eq!((imported.lines, imported.imported, imported.rejected), (9, 3, 6), "{imported:?}");
     let lines: Vec<_> = imported.errors.iter().map(|error| error.line).collect();
-    assert_eq!(lines, [2, 3, 4, 5, 6]);
+    assert_eq!(lines, [2, 3, 4, 5, 6, 8]);
+    assert_eq!(imported.errors[5].reason, "id: expected a UUID, as in an export, or none");
     assert!(imported.errors.iter().all(|error| !error.reason.contains("attic")), "{:?}", imported.errors);
-    assert_eq!(node.get("mine").await.unwrap().record.created.to_string(), "2020-01-01T00:00:00.000Z");
+    assert_eq!(node.get(ID).await.unwrap().record.created.to_string(), "2020-01-01T00:00:00.000Z");
     // Once more, as who does not know whether it was done: lines without an id are known again by file, line and namespace.
     let again = node.import(serde_json::json!({ "file": "mixed.jsonl" })).await.unwrap();
     assert_eq!((again.imported, again.skipped, again.resumed), (0, 3, false), "{again:?}");
@@ -149,8 +163,8 @@ async fn no_name_leads_out_of_the_folder() {
         );
     }
     let linked = node.import(serde_json::json!({ "file": "link.jsonl" })).await.unwrap_err();
-    assert_eq!(linked.code, Code::Unavailable);
-    assert!(!linked.message.contains("secret"));
+    assert_eq!(linked.code, Code::Invalid);
+    assert!(linked.message.contains("regular file") && !linked.message.contains("secret"), "{linked}");
     assert_eq!(
         node.import(serde_json::json!({ "file": "nothing.jsonl" })).await.unwrap_err().code,
         Code::NotFound
@@ -166,6 +180,39 @@ async fn no_name_leads_out_of_the_folder() {
         nowhere.export(serde_json::json!({ "file": "x.jsonl" })).await.unwrap_err().code,
         Code::Forbidden
     );
+}
+
+#[tokio::test]
+async fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+    let (folder, node) = node_with_folder();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("folder.jsonl")).unwrap();
+    let made =
+        std::process::Command::new("mkfifo").args([path("pipe.jsonl"), path("good.jsonl.sha256")]).status();
+    assert!(made.unwrap().success());
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket.jsonl")).unwrap();
+    std::fs::write(path("good.jsonl"), r#"{"content":"good"}"#).unwrap();
+    for name in ["folder.jsonl", "pipe.jsonl", "socket.jsonl", "good.jsonl"] {
+        let import = tokio::time::timeout(LONG / 60, node.import(serde_json::json!({ "file": name })));
+        let fault = import.await.expect(name).unwrap_err();
+        assert_eq!(fault.code, Code::Invalid, "{name}: {fault}");
+        assert!(fault.message.contains("regular file"), "{name}: {fault}");
+    }
+    std::fs::remove_file(path("good.jsonl.sha256")).unwrap();
+    assert_eq!(node.import(serde_json::json!({ "file": "good.jsonl" })).await.unwrap().imported, 1);
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_no_part_of_the_first_line() {
+    let (folder, node) = node_with_folder();
+    let text = "\u{feff}{\"content\":\"first\"}\n{\"content\":\"second\"}\n\u{feff}{\"content\":\"third\"}\n";
+    let packed = zstd::encode_all(text.as_bytes(), 3).unwrap();
+    for (file, bytes) in [("bom.jsonl", text.as_bytes()), ("bom.jsonl.zst", &packed)] {
+        std::fs::write(folder.path().join(file), bytes).unwrap();
+        let imported = node.import(serde_json::json!({ "file": file })).await.unwrap();
+        assert_eq!((imported.imported, imported.rejected), (2, 1), "only at its beginning: {imported:?}");
+        assert_eq!(imported.errors[0].line, 3);
+    }
 }
 
 #[tokio::test]
@@ -251,6 +298,38 @@ async fn links_of_entities_leave_with_a_month_and_come_back_with_it() {
 }
 
 #[tokio::test]
+async fn a_month_that_was_archived_is_begun_anew_and_counts_as_damaged_to_nobody() {
+    for restarted in [false, true] {
+        let (folder, mut node) = node_with_folder();
+        let august = serde_json::json!({ "content": "august", "layer": "episodic" });
+        node.store_at("2026-08-10T00:00:00Z", august).await;
+        node.set_time(NOVEMBER);
+        node.store("november").await;
+        node.find("august").await;
+        let sequence = node.memory.stats().await.unwrap().sequence;
+        let archived = node.archive(serde_json::json!({ "before": "2026-11" })).await.unwrap();
+        if restarted {
+            node = node.restart(Config { transfer_dir: Some(folder.path().to_owned()), ..lazy() }, |_| {});
+        }
+        node.import(serde_json::json!({ "file": archived.months[0].file.file })).await.unwrap();
+        // Also a query that comes before the index has it.
+        let early = node.query(serde_json::json!({ "text": "august" })).await;
+        assert!(!early.partial, "restarted {restarted}");
+        assert_eq!(node.find("august").await, ["august"], "restarted {restarted}");
+        let stats = node.memory.stats().await.unwrap();
+        assert_eq!((stats.damaged, stats.lag), (0, 0), "restarted {restarted}");
+        assert!(stats.sequence > sequence, "it never goes back: {stats:?}");
+        assert!(node.shard("episodic", "2026-08").join("meta.json").exists());
+        // What is lost after that is damage, as ever.
+        std::fs::remove_dir_all(node.shard("episodic", "2026-08")).unwrap();
+        let lost = node.query(serde_json::json!({ "text": "august" })).await;
+        assert!(lost.partial, "restarted {restarted}");
+        node.whole().await;
+        assert_eq!(node.find("august").await, ["august"], "restarted {restarted}");
+    }
+}
+
+#[tokio::test]
 async fn old_months_are_archived_and_brought_back() {
     let (folder, node) = node_with_folder();
     for (time, content) in [
@@ -285,10 +364,6 @@ async fn old_months_are_archived_and_brought_back() {
     for month in &archived.months {
         let imported = node.import(serde_json::json!({ "file": month.file.file })).await.unwrap();
         assert_eq!((imported.imported, imported.rejected), (month.file.records, 0));
-    }
-    let found = node.query(serde_json::json!({ "limit": 100, "consistency": "latest" })).await;
-    if found.partial {
-        node.whole().await;
     }
     assert_eq!(node.all().await, before);
     // A second archive of the same month does not overwrite the first.

@@ -147,7 +147,7 @@ fn resume(named: &Named, request: Export) -> io::Result<Place> {
         .ok()
         .and_then(|file| serde_json::from_reader::<_, Place>(file).ok());
     if let Some(place) = found.filter(|place| place.request == request)
-        && let Ok(file) = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(&part)
+        && let Ok(file) = OpenOptions::new().write(true).custom_flags(super::FLAGS).open(&part)
         && file.metadata()?.len() >= place.bytes
     {
         file.set_len(place.bytes)?;
@@ -161,8 +161,7 @@ fn resume(named: &Named, request: Export) -> io::Result<Place> {
 
 /// Adds a piece, durably, and notes the place.
 fn append(named: &Named, piece: &[u8], mut place: Place) -> io::Result<Place> {
-    let mut file =
-        OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(named.beside("part"))?;
+    let mut file = OpenOptions::new().write(true).custom_flags(super::FLAGS).open(named.beside("part"))?;
     file.seek(SeekFrom::Start(place.bytes))?;
     if named.is_compressed() && (!piece.is_empty() || place.bytes == 0) {
         file.write_all(&zstd::encode_all(piece, LEVEL)?)?;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::model::{self, Layer, Record};
 use super::super::news::What;
-use super::super::store;
+use super::super::store::{self, Kept};
 use super::requests::{Import, Imported, Rejected};
 use super::{Memory, Named, blocking, cancelled, digest, open, refused};
 use crate::clock::Timestamp;
@@ -25,6 +25,8 @@ const UNIT_LINES: usize = 32;
 const UNIT_BYTES: usize = 128 << 10;
 /// Longest line, in bytes.
 const LINE_BYTES: usize = 8 << 20;
+/// What some programs begin a text with.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Rejected lines that are listed.
 const MOST_ERRORS: usize = 10;
 
@@ -98,6 +100,9 @@ impl Lines {
             }
             if read == LINE_BYTES && line.last() != Some(&b'\n') {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
+            }
+            if self.position == 0 && line.starts_with(BYTE_ORDER_MARK) {
+                line.drain(..BYTE_ORDER_MARK.len());
             }
             self.position += read as u64;
             bytes += read;
@@ -286,7 +291,7 @@ impl Memory {
         let (record, linked) = self.record_of(line, at, request, unit.now())?;
         let fate = match store::find(unit, &self.seal, &record.id)? {
             None => Fate::Imported,
-            Some(_) if !request.replace => return Ok(Fate::Skipped),
+            Some(old) if !request.replace || is_same(&old, &record) => return Ok(Fate::Skipped),
             Some(old) => {
                 store::purge(unit, old.key, true, false)?;
                 self.erase_after(unit);
@@ -327,8 +332,13 @@ impl Memory {
             ..model::Store::new(line.content)
         };
         store.validate(self.config.max_content_chars)?;
-        let id = line.id.unwrap_or_else(|| at.id(&store.namespace));
-        model::length("id", &id, model::MAX_NAME_CHARS)?;
+        let id = match line.id {
+            None => at.id(&store.namespace),
+            // In one form, so that a record is not there twice.
+            Some(id) => uuid::Uuid::try_parse(&id)
+                .map_err(|_| Fault::invalid("id: expected a UUID, as in an export, or none"))?
+                .to_string(),
+        };
         let model::Store {
             content,
             layer,
@@ -363,6 +373,12 @@ impl Memory {
         };
         Ok((record, line.linked))
     }
+}
+
+/// Whether `old` is what `new` says, but for how often it was recalled: to replace it would only cost its history.
+fn is_same(old: &Kept, new: &Record) -> bool {
+    let Record { accesses, last_access, .. } = old.record;
+    old.forgotten.is_none() && old.sound && old.record == Record { accesses, last_access, ..new.clone() }
 }
 
 /// Digest and size of the file, which has to be what its checksum beside it says, if there is one.

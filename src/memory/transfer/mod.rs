@@ -77,9 +77,19 @@ fn named(folder: PathBuf, name: &str) -> Result<Named, Fault> {
     Ok(Named { folder, name: name.to_owned() })
 }
 
-/// Opens a file for reading; a link in its place is refused.
+/// Opens neither a link nor, for what is no file, waits for anyone.
+const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+
+/// Opens a file for reading. What is no regular file, such as a link, a folder or a pipe, is refused as
+/// [`io::ErrorKind::InvalidInput`], and not waited for.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
+    let irregular = || io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+    let file = OpenOptions::new().read(true).custom_flags(FLAGS).open(path).map_err(|error| {
+        // A link, and a socket.
+        let known = matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO));
+        if known { irregular() } else { error }
+    })?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(irregular()) }
 }
 
 /// SHA-256 of a file in hexadecimal, and its size.
@@ -104,6 +114,9 @@ fn digest(path: &Path) -> io::Result<(String, u64)> {
 fn refused(error: &io::Error) -> Fault {
     match error.kind() {
         io::ErrorKind::NotFound => Fault::not_found("no such file in the node's transfer folder"),
+        io::ErrorKind::InvalidInput => {
+            Fault::invalid("file: expected a regular file: links, folders and pipes are not read")
+        }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Fault::new(Code::StorageFull, "the disk of the node's transfer folder is full")
         }

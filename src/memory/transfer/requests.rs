@@ -64,7 +64,8 @@ pub struct Import {
     /// Name of the file in the folder `memory.transfer_dir`; compressed when it ends in `.zst`. Where `FILE.sha256` is
     /// beside it, it has to be right.
     pub file: String,
-    /// Whether a record that is there already under the same id is replaced; else it is skipped.
+    /// Whether a record that is there already under the same id is replaced, and its history dropped, unless it is the same;
+    /// else it is skipped.
     #[serde(default)]
     pub replace: bool,
     /// Whether to pin what comes in, so that retention leaves old records alone.
@@ -98,7 +99,7 @@ pub struct Imported {
     pub imported: u64,
     /// Records that took the place of others.
     pub replaced: u64,
-    /// Records that were there already.
+    /// Records that were there already, and were not replaced.
     pub skipped: u64,
     /// Lines that are no record, or one that is refused.
     pub rejected: u64,
