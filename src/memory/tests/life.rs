@@ -25,7 +25,7 @@ impl Node {
     }
 
     /// Changes the ledger from outside.
-    async fn tamper(&self, sql: &str) {
+    pub(super) async fn tamper(&self, sql: &str) {
         let sql = sql.to_owned();
         self.ledger.write(move |unit| Ok(unit.execute_batch(&sql)?)).await.unwrap();
     }
