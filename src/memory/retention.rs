@@ -120,6 +120,23 @@ impl Retention {
     }
 }
 
+impl Retention {
+    /// Whether a run that is not regular may empty a layer: the share is then that of each layer, since a small one would
+    /// not be noticed among all records.
+    #[must_use]
+    pub fn empties_a_layer(
+        &self,
+        layers: impl IntoIterator<Item = (u64, u64)>,
+        last: Option<Timestamp>,
+        now: Timestamp,
+    ) -> bool {
+        let apart = i64::try_from(self.horizon().as_millis()).unwrap_or(i64::MAX);
+        let regular = last.is_some_and(|last| now.millis().saturating_sub(last.millis()) <= apart);
+        let over = |(removed, present): (u64, u64)| removed as f64 > self.max_share * present as f64;
+        !regular && layers.into_iter().any(over)
+    }
+}
+
 /// What is to be removed of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -271,6 +288,22 @@ mod tests {
                 expected,
                 "{removed} of {present}"
             );
+        }
+    }
+
+    #[test]
+    fn no_layer_is_emptied_unasked_when_the_clock_may_have_jumped() {
+        let retention = Retention::default();
+        let now = at("2026-11-21T12:00:00Z");
+        let (regular, late) = (Some(at("2026-11-20T12:00:00Z")), Some(at("2026-11-20T11:59:59Z")));
+        for (layers, last, expected) in [
+            ([(300, 300), (0, 8_273)], regular, false),
+            ([(300, 300), (0, 8_273)], late, true),
+            ([(151, 300), (0, 8_273)], None, true),
+            ([(150, 300), (4_000, 8_273)], late, false),
+            ([(0, 0), (0, 0)], late, false),
+        ] {
+            assert_eq!(retention.empties_a_layer(layers, last, now), expected, "{layers:?} {last:?}");
         }
     }
 

@@ -78,6 +78,7 @@ impl Memory {
         let (removed, present) = (plan.removed_in_all(), plan.present);
         let last = self.ledger.read(|connection| upkeep::last_run(connection, upkeep::PRUNE)).await?;
         let too_much = self.config.retention.is_too_much(removed, present, last, now);
+        let too_much = too_much || self.config.retention.empties_a_layer(plan.by_layer(), last, now);
         let expected = self.word(request, now);
         let mut pruned = self.describe(request, &plan, now, due.len() as u64).await?;
         if request.dry_run {
@@ -89,7 +90,7 @@ impl Memory {
             return Err(Fault::new(
                 Code::Conflict,
                 format!(
-                    "it would remove {removed} of {present} records, more than {share:.0} %: look at the node's clock, and if \
+                    "it would remove {removed} of {present} records, more than {share:.0} % of all, or of a layer: look at the node's clock, and if \
                      that is right, confirm it today: memory/prune/confirm with word = \"{expected}\""
                 ),
             ));
