@@ -140,6 +140,32 @@ async fn what_was_changed_from_outside_is_in_no_answer_and_every_answer_says_so(
 }
 
 #[tokio::test]
+async fn an_old_version_that_was_changed_from_outside_is_named() {
+    for change in [
+        "content = 'the pump was never heard'",
+        "tags = 'not json'",
+        "entity = 'bob'",
+        "content = CAST(x'ff80' AS TEXT)",
+        "seal = zeroblob(32)",
+    ] {
+        let node = Node::new(lazy());
+        let id = node.store("the pump rattles").await;
+        for content in ["the pump hums", "the pump is silent"] {
+            node.update(serde_json::json!({ "id": id, "content": content })).await.unwrap();
+        }
+        assert!(node.get(&id).await.unwrap().answer().degraded.is_empty());
+        node.tamper(&format!("UPDATE memory_version SET {change} WHERE version = 1")).await;
+        let got = node.get(&id).await.unwrap();
+        let history: Vec<_> = got.history.iter().flatten().map(|old| old.version).collect();
+        assert_eq!((history, &*got.broken_versions), (vec![2], &[1][..]), "{change}");
+        assert_eq!(got.answer().degraded, ["integrity"]);
+        assert_eq!(node.memory.broken_seals(), 1);
+        let told = node.memory.news.take().unwrap().changes;
+        assert!(told.iter().any(|change| change.what == news::What::Broken && change.id == id), "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn records_from_before_the_seals_are_sealed_once_and_another_key_is_refused() {
     let node = Node::new(lazy());
     let id = node.store("from before").await;
