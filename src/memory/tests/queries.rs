@@ -255,3 +255,20 @@ async fn it_does_not_matter_how_an_accent_was_written() {
     let snippet = "the <mark>Re\u{301}sume\u{301}</mark> of <mark>Bob</mark>";
     assert_eq!(found.hits[0].snippet.as_deref(), Some(snippet));
 }
+
+#[tokio::test]
+async fn what_is_excluded_alone_leaves_all_others_be_it_a_stop_word_or_not() {
+    let node = Node::new(lazy());
+    node.store("the fox").await;
+    node.store("a hen").await;
+    for (text, expected) in [
+        ("-the", &["a hen", "the fox"][..]),
+        ("-zzz", &["a hen", "the fox"]),
+        ("-the -fox", &["a hen"]),
+        ("the", &[]),
+        ("the -fox", &[]),
+    ] {
+        let found = node.find(text).await;
+        assert_eq!(found, expected, "{text}");
+    }
+}
