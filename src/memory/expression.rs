@@ -80,10 +80,10 @@ impl Expression {
         })
     }
 
-    /// Whether it asks for words at all, be they such that are in no index.
+    /// Whether it asks for words at all, be they such that are in no index. What it excludes it does not ask for.
     #[must_use]
-    pub const fn has_words(&self) -> bool {
-        !self.pieces.is_empty() || self.plain
+    pub fn asks_for_words(&self) -> bool {
+        self.plain || self.pieces.iter().any(|piece| piece.occurs != Occurs::Not)
     }
 }
 

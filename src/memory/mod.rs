@@ -48,7 +48,7 @@ use index::Projection;
 use model::{EmbeddingStats, Layer, LayerStats, Rebuild, Rebuilt, Stats, StatsReport};
 use news::News;
 use query::Query;
-use requests::{ConfirmPrune, Forget, Get, Pin, Promote, Prune, StoreRequest, Update};
+use requests::{ConfirmPrune, Forget, Get, Got, Pin, Promote, Prune, StoreRequest, Update};
 use retention::Retention;
 use semantic::Semantic;
 use transfer::requests::{Archive, Export, Import};
@@ -147,7 +147,7 @@ fn single_record() -> Vec<Entry<Memory>> {
             SERVICE,
             "get",
             "Fetches one record, with its history where that is asked for",
-            |memory: Arc<Memory>, _, request: Get| async move { memory.get(request).await.map(Answer::from) },
+            |memory: Arc<Memory>, _, request: Get| async move { memory.get(request).await.map(Got::answer) },
         ),
         Entry::read(SERVICE, "query", "Searches", |memory: Arc<Memory>, _, request: Query| async move {
             memory.query(request).await

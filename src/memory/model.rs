@@ -16,6 +16,8 @@ pub const MAX_TAGS: usize = 32;
 pub const MAX_TAG_CHARS: usize = 64;
 /// Longest name of a namespace, user or source, in characters.
 pub const MAX_NAME_CHARS: usize = 128;
+/// Most recalls that are counted of one record.
+pub const MAX_ACCESSES: u32 = u32::MAX;
 /// Where records go that name no namespace.
 pub const DEFAULT_NAMESPACE: &str = "default";
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::model::{self, Layer, Record, Store, Stored, length};
 use crate::clock::Timestamp;
+use crate::engine::command::Answer;
 use crate::entity;
 use crate::wire::{self, Fault};
 
@@ -138,6 +139,18 @@ pub struct Got {
     /// With `history`: what it was before, the newest first, as far as that is still kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<Vec<Version>>,
+    /// Versions that are left out of `history` because their seals are broken: they were changed from outside the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken_versions: Vec<u32>,
+}
+
+impl Got {
+    /// The answer, which says where it is not whole.
+    #[must_use]
+    pub fn answer(self) -> Answer<Self> {
+        let degraded = if self.broken_versions.is_empty() { Vec::new() } else { vec!["integrity".into()] };
+        Answer { body: self, degraded }
+    }
 }
 
 /// What a record was before an update.

@@ -122,16 +122,39 @@ impl Retention {
         last: Option<Timestamp>,
         now: Timestamp,
     ) -> bool {
-        let apart = i64::try_from(self.horizon().as_millis()).unwrap_or(i64::MAX);
-        let regular = last.is_some_and(|last| now.millis().saturating_sub(last.millis()) <= apart);
-        let over = |lost: u64, held: u64| lost as f64 > self.max_share * held as f64;
-        if regular {
-            lost.records > self.max_share_floor && over(lost.records, held.records)
+        if self.is_regular(last, now) {
+            lost.records > self.max_share_floor && self.is_over(lost.records, held.records)
         } else {
-            over(lost.records, held.records) || over(lost.all(), held.all())
+            self.is_over(lost.records, held.records) || self.is_over(lost.all(), held.all())
         }
     }
+
+    /// Whether a run that is not regular empties a layer: the share is then that of each layer, since a small one would not be
+    /// noticed among all records. A very small one is not worth a person's time whenever a node was off for some days.
+    #[must_use]
+    pub fn empties_a_layer(
+        &self,
+        layers: impl IntoIterator<Item = (u64, u64)>,
+        last: Option<Timestamp>,
+        now: Timestamp,
+    ) -> bool {
+        let over = |(removed, present)| removed > VERY_FEW && self.is_over(removed, present);
+        !self.is_regular(last, now) && layers.into_iter().any(over)
+    }
+
+    /// Whether the last run is no further back than runs are apart.
+    fn is_regular(&self, last: Option<Timestamp>, now: Timestamp) -> bool {
+        let apart = i64::try_from(self.horizon().as_millis()).unwrap_or(i64::MAX);
+        last.is_some_and(|last| now.millis().saturating_sub(last.millis()) <= apart)
+    }
+
+    fn is_over(&self, lost: u64, held: u64) -> bool {
+        lost as f64 > self.max_share * held as f64
+    }
 }
+
+/// Records that a layer may lose unasked whatever its share of them is.
+const VERY_FEW: u64 = 10;
 
 /// What memory holds, or a run would take from it, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -325,6 +348,24 @@ mod tests {
                 expected,
                 "{lost:?} of {held:?}"
             );
+        }
+    }
+
+    #[test]
+    fn no_layer_is_emptied_unasked_when_the_clock_may_have_jumped() {
+        let retention = Retention::default();
+        let now = at("2026-11-21T12:00:00Z");
+        let (regular, late) = (Some(at("2026-11-20T12:00:00Z")), Some(at("2026-11-20T11:59:59Z")));
+        for (layers, last, expected) in [
+            ([(300, 300), (0, 8_273)], regular, false),
+            ([(300, 300), (0, 8_273)], late, true),
+            ([(151, 300), (0, 8_273)], None, true),
+            ([(150, 300), (4_000, 8_273)], late, false),
+            ([(0, 0), (0, 0)], late, false),
+            ([(10, 10), (0, 8_273)], late, false),
+            ([(11, 11), (0, 8_273)], late, true),
+        ] {
+            assert_eq!(retention.empties_a_layer(layers, last, now), expected, "{layers:?} {last:?}");
         }
     }
 

@@ -1,13 +1,13 @@
 //! What a change of a record does to its shard: the counters, and the line of changes that the index follows.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::index::Shard;
 use crate::ledger::Unit;
 use crate::wire::Fault;
 
 /// What a change does to the counters of a shard.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub records: i64,
     pub bytes: i64,
@@ -54,4 +54,30 @@ pub(super) fn row_of(unit: &Unit<'_>, shard: Shard) -> Result<i64, Fault> {
     unit.prepare_cached("INSERT INTO memory_shard (layer, month) VALUES (?1, ?2)")?
         .execute(params![layer, month])?;
     Ok(unit.last_insert_rowid())
+}
+
+/// How far the counters of records are from the rows of `shard`. Nothing, unless someone else than the node has changed the
+/// ledger: every change of rows counts itself in its transaction, and this is read in one snapshot. Reads indices alone.
+pub(super) fn records_off(connection: &Connection, shard: i64) -> Result<Tally, Fault> {
+    let one = |sql: &str| connection.prepare_cached(sql)?.query_row([shard], |row| row.get::<_, i64>(0));
+    let rows = one("SELECT count(*) FROM memory_record WHERE shard = ?1")?;
+    let forgotten = one("SELECT count(*) FROM memory_record INDEXED BY memory_record_forgotten
+         WHERE forgotten IS NOT NULL AND shard = ?1")?;
+    Ok(Tally {
+        records: rows - forgotten - one("SELECT records FROM memory_shard WHERE shard = ?1")?,
+        forgotten: forgotten - one("SELECT forgotten FROM memory_shard WHERE shard = ?1")?,
+        ..Tally::default()
+    })
+}
+
+/// As [`records_off`], for what is known from the rows alone: it reads all of them.
+pub(super) fn contents_off(connection: &Connection, shard: i64) -> Result<Tally, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT coalesce(sum(octet_length(content)), 0) - (SELECT content_bytes FROM memory_shard WHERE shard = ?1),
+                coalesce(sum(pinned != 0), 0) - (SELECT pinned FROM memory_shard WHERE shard = ?1)
+         FROM memory_record WHERE shard = ?1 AND forgotten IS NULL",
+    )?;
+    Ok(statement.query_row([shard], |row| {
+        Ok(Tally { bytes: row.get(0)?, pinned: row.get(1)?, ..Tally::default() })
+    })?)
 }

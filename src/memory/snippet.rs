@@ -165,6 +165,8 @@ mod tests {
             (&["run", "fox"], "the fox is running", "the <mark>fox</mark> is <mark>running</mark>"),
             (&["err_conn_42", "conn"], "saw ERR_CONN_42!", "saw <mark>ERR_CONN_42</mark>!"),
             (&["cafe"], "Le Café", "Le <mark>Café</mark>"),
+            (&["cafe"], "Le Cafe\u{301}, oui", "Le <mark>Cafe\u{301}</mark>, oui"),
+            (&["istanbul"], "in İstanbul.", "in <mark>İstanbul</mark>."),
         ] {
             assert_eq!(snippet(wanted, content).as_deref(), Some(expected));
         }

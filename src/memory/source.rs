@@ -4,7 +4,8 @@ use rusqlite::{Row, params};
 use tokio::runtime::Handle;
 
 use super::index::{Change, Document, Shard, ShardState, Source};
-use super::store::{shards, signed, tags, unsigned};
+use super::shards::{Tally, contents_off, count, records_off};
+use super::store::{optional_text, shards, signed, tags, text, unsigned};
 use crate::clock::Timestamp;
 use crate::ledger::{Ledger, Unit};
 use crate::wire::Fault;
@@ -23,10 +24,10 @@ fn document(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Document>> {
         created: Timestamp::from_millis(row.get(first + 1)?),
         importance: row.get(first + 2)?,
         tags: tags(row, first + 3)?,
-        entity: row.get(first + 4)?,
-        namespace: row.get(first + 5)?,
-        user: row.get(first + 6)?,
-        content: row.get(first + 7)?,
+        entity: optional_text(row, first + 4)?,
+        namespace: text(row, first + 5)?,
+        user: optional_text(row, first + 6)?,
+        content: text(row, first + 7)?,
     }))
 }
 
@@ -40,6 +41,20 @@ impl LedgerSource {
     /// `runtime` carries the wait for the ledger's writer.
     pub const fn new(ledger: Ledger, runtime: Handle) -> Self {
         Self { ledger, runtime }
+    }
+
+    /// Adds what counters are off to them, and says so.
+    fn put_right(&self, shard: Shard, row: i64, off: Tally) -> Result<(), Fault> {
+        if off == Tally::default() {
+            return Ok(());
+        }
+        self.runtime.block_on(self.ledger.write(move |unit| count(unit, row, off)))?;
+        let Tally { records, bytes, forgotten, pinned } = off;
+        tracing::error!(
+            %shard, records, bytes, forgotten, pinned,
+            "a month had other rows than were counted: the ledger was changed from outside; the counters are put right by this much"
+        );
+        Ok(())
     }
 }
 
@@ -84,6 +99,20 @@ impl Source for LedgerSource {
             let rows = statement.query_map(from, |row| document(row, 0))?;
             Ok(rows.filter_map(Result::transpose).collect::<Result<_, _>>()?)
         })
+    }
+
+    fn recount(&self, state: &ShardState) -> Result<(), Fault> {
+        let (shard, row) = (state.shard, state.row);
+        let off = self.ledger.read_blocking(|connection| records_off(connection, row))?;
+        self.put_right(shard, row, off)?;
+        // Of a month so large that no snapshot is held that long they stay as they are: nothing is found by them.
+        match self.ledger.read_blocking(|connection| contents_off(connection, row)) {
+            Ok(off) => self.put_right(shard, row, off),
+            Err(error) => {
+                tracing::debug!(%shard, %error, "the contents of a month were not counted");
+                Ok(())
+            }
+        }
     }
 
     fn settle(&self, shard: Shard, sequence: u64) -> Result<(), Fault> {

@@ -401,25 +401,18 @@ pub fn shards(connection: &Connection) -> Result<Vec<ShardState>, Fault> {
 /// Reads [`RECORD`]. Text that is none, which only someone else can have written, is read as far as it goes: the seal does
 /// not hold then.
 fn kept(row: &Row<'_>, seal: &Seal) -> rusqlite::Result<Kept> {
-    let text = |column: usize| -> rusqlite::Result<String> {
-        Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes().unwrap_or_default()).into_owned())
-    };
-    let optional = |column: usize| -> rusqlite::Result<Option<String>> {
-        let is_null = matches!(row.get_ref(column)?, rusqlite::types::ValueRef::Null);
-        if is_null { Ok(None) } else { text(column).map(Some) }
-    };
     let time = |column: usize| -> rusqlite::Result<Option<Timestamp>> {
         Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
     };
     let record = Record {
-        id: text(4)?,
+        id: text(row, 4)?,
         layer: layer(row, 5)?,
-        content: text(6)?,
-        tags: text(7).map(|json| serde_json::from_str(&json).unwrap_or_else(|_| vec![json]))?,
-        entity: optional(8)?,
-        namespace: text(9)?,
-        user: optional(10)?,
-        source: optional(11)?,
+        content: text(row, 6)?,
+        tags: tags(row, 7)?,
+        entity: optional_text(row, 8)?,
+        namespace: text(row, 9)?,
+        user: optional_text(row, 10)?,
+        source: optional_text(row, 11)?,
         importance: row.get(12)?,
         created: Timestamp::from_millis(row.get(13)?),
         updated: time(14)?,
@@ -428,7 +421,7 @@ fn kept(row: &Row<'_>, seal: &Seal) -> rusqlite::Result<Kept> {
         version: u32::try_from(row.get::<_, i64>(17)?).unwrap_or(0),
         accesses: unsigned(row, 18)?,
         last_access: time(19)?,
-        checksum: text(20)?,
+        checksum: text(row, 20)?,
     };
     let made = row.get_ref(3)?.as_blob_or_null()?.unwrap_or_default();
     let sound = seal.holds(&record, made);
@@ -441,10 +434,20 @@ fn layer(row: &Row<'_>, column: usize) -> rusqlite::Result<Layer> {
     Layer::parse(&name).ok_or_else(unknown)
 }
 
+/// A text, also where someone has made it none: that shows by the seal, and is no reason to read nothing.
+pub(super) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes().unwrap_or_default()).into_owned())
+}
+
+/// As [`text`].
+pub(super) fn optional_text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
+    let is_null = matches!(row.get_ref(column)?, rusqlite::types::ValueRef::Null);
+    if is_null { Ok(None) } else { text(row, column).map(Some) }
+}
+
+/// As [`text`].
 pub(super) fn tags(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
-    let json: String = row.get(column)?;
-    let wrong = |_| rusqlite::Error::InvalidColumnType(column, "tags".into(), Type::Text);
-    serde_json::from_str(&json).map_err(wrong)
+    text(row, column).map(|json| serde_json::from_str(&json).unwrap_or_else(|_| vec![json]))
 }
 
 pub(super) fn written_tags(tags: &[String]) -> Result<String, Fault> {

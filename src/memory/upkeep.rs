@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio_util::sync::CancellationToken;
 
+use super::model::MAX_ACCESSES;
 use super::{Memory, store};
 use crate::clock::Timestamp;
 use crate::engine::Events;
@@ -167,11 +168,16 @@ impl Memory {
             let chunk = chunk.to_vec();
             let write = move |unit: &mut Unit<'_>| {
                 let mut statement = unit.prepare_cached(
-                    "UPDATE memory_record SET accesses = accesses + ?2, last_access = max(coalesce(last_access, 0), ?3)
+                    "UPDATE memory_record SET accesses = min(accesses + ?2, ?4), last_access = max(coalesce(last_access, 0), ?3)
                      WHERE key = ?1",
                 )?;
                 for (key, recalls) in &chunk {
-                    statement.execute(params![key, store::signed(recalls.count), recalls.last.millis()])?;
+                    statement.execute(params![
+                        key,
+                        store::signed(recalls.count),
+                        recalls.last.millis(),
+                        i64::from(MAX_ACCESSES)
+                    ])?;
                 }
                 Ok(())
             };

@@ -190,7 +190,18 @@ impl Memory {
         let kept = self.answerable(kept, now)?;
         self.recalled([kept.key], now);
         let decayed_importance = self.config.retention.decayed(&kept.record, now);
-        Ok(Got { record: kept.record, decayed_importance, history })
+        let (history, broken_versions) = history.unzip();
+        let broken_versions = broken_versions.unwrap_or_default();
+        if !broken_versions.is_empty() {
+            self.broken.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            tracing::error!(
+                id = kept.record.id,
+                versions = broken_versions.len(),
+                "the seal of an old version is broken: the ledger was changed from outside; restore a backup, or purge the record"
+            );
+            self.news.add(What::Broken, kept.record.id.clone(), kept.record.layer);
+        }
+        Ok(Got { record: kept.record, decayed_importance, history, broken_versions })
     }
 
     /// `kept`, if it may be in an answer.

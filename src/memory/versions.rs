@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::requests::Version;
 use super::seal::Seal;
-use super::store::{Kept, tags, written_tags};
+use super::store::{Kept, optional_text, tags, text, written_tags};
 use crate::clock::Timestamp;
 use crate::ledger::Unit;
 use crate::wire::Fault;
@@ -45,30 +45,41 @@ pub(super) fn keep(unit: &Unit<'_>, seal: &Seal, old: &Kept) -> Result<(), Fault
     Ok(())
 }
 
-/// What a record was before, the newest first; versions whose seal is broken are left out.
+/// What a record was before, the newest first; and the numbers of the versions whose seals are broken, which are left out.
 ///
 /// # Errors
 /// When the ledger cannot be read.
-pub(super) fn history(connection: &Connection, seal: &Seal, of: &Kept) -> Result<Vec<Version>, Fault> {
+pub(super) fn history(
+    connection: &Connection,
+    seal: &Seal,
+    of: &Kept,
+) -> Result<(Vec<Version>, Vec<u32>), Fault> {
     let mut statement = connection.prepare_cached(
         "SELECT version, content, tags, entity, importance, written, replaced, checksum, seal FROM memory_version
          WHERE record = ?1 ORDER BY version DESC",
     )?;
     let rows = statement.query_map([of.key], |row| {
         let version = Version {
-            version: row.get(0)?,
-            content: row.get(1)?,
+            version: u32::try_from(row.get::<_, i64>(0)?).unwrap_or(0),
+            content: text(row, 1)?,
             tags: tags(row, 2)?,
-            entity: row.get(3)?,
+            entity: optional_text(row, 3)?,
             importance: row.get(4)?,
             written: Timestamp::from_millis(row.get(5)?),
             replaced: Timestamp::from_millis(row.get(6)?),
-            checksum: row.get(7)?,
+            checksum: text(row, 7)?,
         };
         let sound = seal.of_version(&of.record.id, &version) == row.get::<_, Vec<u8>>(8)?;
-        Ok(sound.then_some(version))
+        Ok((sound, version))
     })?;
-    Ok(rows.filter_map(Result::transpose).collect::<Result<_, _>>()?)
+    let (mut history, mut broken) = (Vec::new(), Vec::new());
+    for row in rows {
+        match row? {
+            (true, version) => history.push(version),
+            (false, version) => broken.push(version.version),
+        }
+    }
+    Ok((history, broken))
 }
 
 /// Removes the versions of a record up to `version`.

@@ -1,18 +1,20 @@
 //! How text becomes terms.
 //!
-//! Words are cut at everything that is no letter or digit, lower-cased, folded to ASCII, rid of stop words, and reduced to
-//! their stem. A word with a digit in it keeps its form: it is a name, a number or a piece of hexadecimal. Names that
+//! Words are cut at everything that is no letter, digit or mark upon one, composed (NFC), lower-cased, folded to ASCII, rid of
+//! stop words, and reduced to their stem. A word with a digit in it keeps its form: it is a name, a number or a piece of hexadecimal. Names that
 //! contain punctuation (`ERR_CONN_42`, addresses, paths) are kept whole besides, in a field of their own.
 //!
 //! The same analysis must have made the index and read the query: its [`Analysis::name`] is part of a shard's identity.
 
+use icu_normalizer::ComposingNormalizerBorrowed;
+use icu_normalizer::properties::CanonicalCombiningClassMapBorrowed;
 use tantivy::tokenizer::{
-    AsciiFoldingFilter, Language, LowerCaser, RemoveLongFilter, SimpleTokenizer, StopWordFilter,
-    TextAnalyzer, Token, TokenFilter, TokenStream, Tokenizer,
+    AsciiFoldingFilter, Language, LowerCaser, RemoveLongFilter, StopWordFilter, TextAnalyzer, Token,
+    TokenFilter, TokenStream, Tokenizer,
 };
 
 /// Changes whenever the same text and options would give other terms, so that shards are built anew.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Words of this many bytes or more are left out; long enough for a SHA-512 in hexadecimal.
 const WORD_BYTES: usize = 129;
 /// Whole names of this many bytes or more are left out; their words are found all the same.
@@ -83,7 +85,7 @@ impl Analysis {
     /// Text to words.
     #[must_use]
     pub fn words(&self) -> TextAnalyzer {
-        let mut chain = TextAnalyzer::builder(SimpleTokenizer::default())
+        let mut chain = TextAnalyzer::builder(Pieces::words())
             .filter_dynamic(RemoveLongFilter::limit(WORD_BYTES))
             .filter_dynamic(LowerCaser);
         let language = self.language.and_then(|name| LANGUAGES.iter().find(|(known, ..)| *known == name));
@@ -91,7 +93,7 @@ impl Analysis {
         // languages know their endings by them.
         let fold_first = language.is_none_or(|(name, ..)| *name == "english");
         if self.folding && fold_first {
-            chain = chain.filter_dynamic(AsciiFoldingFilter);
+            chain = chain.filter_dynamic(AsciiFoldingFilter).filter_dynamic(Unmarked);
         }
         if let Some((_, language, algorithm)) = language {
             if let Some(stop_words) = StopWordFilter::new(*language).filter(|_| self.stop_words) {
@@ -102,7 +104,7 @@ impl Analysis {
             }
         }
         if self.folding && !fold_first {
-            chain = chain.filter_dynamic(AsciiFoldingFilter);
+            chain = chain.filter_dynamic(AsciiFoldingFilter).filter_dynamic(Unmarked);
         }
         chain.build()
     }
@@ -110,23 +112,39 @@ impl Analysis {
     /// Text to the names in it that are more than one word.
     #[must_use]
     pub fn names(&self) -> TextAnalyzer {
-        let chain = TextAnalyzer::builder(Names::default())
+        let chain = TextAnalyzer::builder(Pieces::names())
             .filter_dynamic(RemoveLongFilter::limit(NAME_BYTES))
             .filter_dynamic(LowerCaser);
-        if self.folding { chain.filter_dynamic(AsciiFoldingFilter).build() } else { chain.build() }
+        if self.folding {
+            chain.filter_dynamic(AsciiFoldingFilter).filter_dynamic(Unmarked).build()
+        } else {
+            chain.build()
+        }
     }
+}
+
+/// The first character that stands upon another; what comes before needs no look at a table.
+const FIRST_MARK: char = '\u{300}';
+
+/// Whether `c` stands upon the character before it, as an accent of decomposed text does.
+fn is_mark(c: char) -> bool {
+    c >= FIRST_MARK && CanonicalCombiningClassMapBorrowed::new().get_u8(c) != 0
+}
+
+/// Whether `c` may stand within a word.
+fn is_letter(c: char) -> bool {
+    c.is_alphanumeric() || is_mark(c)
 }
 
 /// Whether `c` may stand within a name.
 fn is_part(c: char) -> bool {
-    c.is_alphanumeric()
-        || matches!(c, '_' | '-' | '.' | ':' | '/' | '\\' | '@' | '#' | '%' | '+' | '=' | '~' | '&')
+    is_letter(c) || matches!(c, '_' | '-' | '.' | ':' | '/' | '\\' | '@' | '#' | '%' | '+' | '=' | '~' | '&')
 }
 
 /// `text` without the punctuation around it; [`None`] when that is one word or nothing.
 pub fn name(text: &str) -> Option<&str> {
-    let name = text.trim_matches(|c: char| !c.is_alphanumeric());
-    (name.chars().all(is_part) && !name.chars().all(char::is_alphanumeric)).then_some(name)
+    let name = text.trim_matches(|c: char| !is_letter(c));
+    (name.chars().all(is_part) && !name.chars().all(is_letter)).then_some(name)
 }
 
 /// Whether `text` is one name rather than several words: then it is looked for as a whole.
@@ -135,46 +153,72 @@ pub fn is_identifier(text: &str) -> bool {
         || text.starts_with('/') && name(text).is_some()
 }
 
-/// Cuts a text into [`name`]s.
-#[derive(Clone, Default)]
-struct Names {
-    token: Token,
+/// A piece of a text that becomes a token: where it begins, and what is left behind it.
+type Cut = fn(&str) -> Option<(usize, &str)>;
+
+fn next_word(text: &str) -> Option<(usize, &str)> {
+    let start = text.find(char::is_alphanumeric)?;
+    let word = &text[start..];
+    Some((start, &word[..word.find(|c| !is_letter(c)).unwrap_or(word.len())]))
 }
 
-struct NamesStream<'a> {
-    text: &'a str,
-    at: usize,
-    token: &'a mut Token,
-}
-
-impl Tokenizer for Names {
-    type TokenStream<'a> = NamesStream<'a>;
-
-    fn token_stream<'a>(&'a mut self, text: &'a str) -> NamesStream<'a> {
-        self.token.reset();
-        NamesStream { text, at: 0, token: &mut self.token }
+fn next_name(text: &str) -> Option<(usize, &str)> {
+    let mut at = 0;
+    loop {
+        let start = at + text[at..].find(is_part)?;
+        let run = &text[start..];
+        let run = &run[..run.find(|c| !is_part(c)).unwrap_or(run.len())];
+        if let Some(name) = name(run) {
+            let from = start + (run.len() - run.trim_start_matches(|c: char| !is_letter(c)).len());
+            return Some((from, name));
+        }
+        at = start + run.len();
     }
 }
 
-impl TokenStream for NamesStream<'_> {
+/// Cuts a text into words or [`name`]s, each composed (NFC), so that it does not matter how an accent is written.
+#[derive(Clone)]
+struct Pieces {
+    cut: Cut,
+    token: Token,
+}
+
+impl Pieces {
+    fn words() -> Self {
+        Self { cut: next_word, token: Token::default() }
+    }
+
+    fn names() -> Self {
+        Self { cut: next_name, token: Token::default() }
+    }
+}
+
+struct PiecesStream<'a> {
+    text: &'a str,
+    at: usize,
+    cut: Cut,
+    token: &'a mut Token,
+}
+
+impl Tokenizer for Pieces {
+    type TokenStream<'a> = PiecesStream<'a>;
+
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> PiecesStream<'a> {
+        self.token.reset();
+        PiecesStream { text, at: 0, cut: self.cut, token: &mut self.token }
+    }
+}
+
+impl TokenStream for PiecesStream<'_> {
     fn advance(&mut self) -> bool {
-        loop {
-            let rest = &self.text[self.at..];
-            let Some(start) = rest.find(is_part) else { return false };
-            let run = &rest[start..];
-            let run = &run[..run.find(|c| !is_part(c)).unwrap_or(run.len())];
-            let offset = self.at + start;
-            self.at = offset + run.len();
-            if let Some(name) = name(run) {
-                let from =
-                    offset + (run.len() - run.trim_start_matches(|c: char| !c.is_alphanumeric()).len());
-                self.token.position = self.token.position.wrapping_add(1);
-                (self.token.offset_from, self.token.offset_to) = (from, from + name.len());
-                self.token.text.clear();
-                self.token.text.push_str(name);
-                return true;
-            }
-        }
+        let Some((start, piece)) = (self.cut)(&self.text[self.at..]) else { return false };
+        let from = self.at + start;
+        self.at = from + piece.len();
+        self.token.position = self.token.position.wrapping_add(1);
+        (self.token.offset_from, self.token.offset_to) = (from, self.at);
+        self.token.text.clear();
+        compose(piece, &mut self.token.text);
+        true
     }
 
     fn token(&self) -> &Token {
@@ -183,6 +227,61 @@ impl TokenStream for NamesStream<'_> {
 
     fn token_mut(&mut self) -> &mut Token {
         self.token
+    }
+}
+
+/// Appends `piece` in composed form. The small letter of `İ` is `i`, without the dot that would be left upon it.
+fn compose(piece: &str, out: &mut String) {
+    const DOTTED: char = 'İ';
+    if piece.is_ascii() || !piece.contains(|c| c >= FIRST_MARK || c == DOTTED) {
+        return out.push_str(piece);
+    }
+    let composed = ComposingNormalizerBorrowed::new_nfc().normalize(piece);
+    out.extend(composed.chars().map(|c| if c == DOTTED { 'i' } else { c }));
+}
+
+/// Takes the accents off words that have no composed form with them, as folding does with those that have one.
+#[derive(Clone, Copy)]
+struct Unmarked;
+
+#[derive(Clone)]
+struct UnmarkedOver<T>(T);
+
+struct UnmarkedStream<T>(T);
+
+impl TokenFilter for Unmarked {
+    type Tokenizer<T: Tokenizer> = UnmarkedOver<T>;
+
+    fn transform<T: Tokenizer>(self, inner: T) -> UnmarkedOver<T> {
+        UnmarkedOver(inner)
+    }
+}
+
+impl<T: Tokenizer> Tokenizer for UnmarkedOver<T> {
+    type TokenStream<'a> = UnmarkedStream<T::TokenStream<'a>>;
+
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> Self::TokenStream<'a> {
+        UnmarkedStream(self.0.token_stream(text))
+    }
+}
+
+impl<T: TokenStream> TokenStream for UnmarkedStream<T> {
+    fn advance(&mut self) -> bool {
+        let more = self.0.advance();
+        // Combining Diacritical Marks: those of Latin, Greek and Cyrillic letters. Marks of other scripts make other words.
+        let token = self.0.token_mut();
+        if more && !token.text.is_ascii() {
+            token.text.retain(|c| !matches!(c, '\u{300}'..='\u{36f}'));
+        }
+        more
+    }
+
+    fn token(&self) -> &Token {
+        self.0.token()
+    }
+
+    fn token_mut(&mut self) -> &mut Token {
+        self.0.token_mut()
     }
 }
 
@@ -269,6 +368,31 @@ mod tests {
         for (name, ..) in LANGUAGES {
             assert!(!words(name, "abc").is_empty(), "{name}");
         }
+    }
+
+    #[test]
+    fn it_does_not_matter_how_an_accent_is_written() {
+        for (language, composed, decomposed, expected) in [
+            ("english", "Résumé", "Re\u{301}sume\u{301}", "resum"),
+            ("none", "Résumé", "Re\u{301}sume\u{301}", "resume"),
+            ("german", "Häuser", "Ha\u{308}user", "haus"),
+            ("french", "étaient mangés", "e\u{301}taient mange\u{301}s", "mang"),
+            ("turkish", "İstanbul", "I\u{307}stanbul", "istanbul"),
+            ("none", "İstanbul", "istanbul", "istanbul"),
+            ("none", "x\u{304}y", "xy", "xy"),
+            ("russian", "йод", "и\u{306}од", "йод"),
+            ("none", "がく", "か\u{3099}く", "がく"),
+            ("none", "हिन्दी", "हिन्दी", "हिन्दी"),
+            ("none", "한국", "\u{1112}\u{1161}\u{11ab}\u{1100}\u{116e}\u{11a8}", "한국"),
+        ] {
+            assert_eq!(words(language, composed), expected, "{language}");
+            assert_eq!(words(language, decomposed), expected, "{language}");
+        }
+        let names = |text: &str| terms(Analysis::default().names(), text);
+        assert_eq!(names("re\u{301}sume\u{301}_2.pdf, cafe\u{301}"), "resume_2.pdf");
+        assert_eq!(names("(re\u{301}sume\u{301}-é)"), "resume-e");
+        assert!(is_identifier("cafe\u{301}_1") && !is_identifier("cafe\u{301}"));
+        assert_eq!(name("cafe\u{301}"), None);
     }
 
     #[test]

@@ -9,9 +9,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -135,7 +135,7 @@ impl Folder {
 
     fn read(&self, name: &Path) -> io::Result<Arc<dyn FileHandle>> {
         let path = self.path.join(name);
-        let file = File::open(&path)?;
+        let file = open(&path)?;
         let stamp = Stamp::from(&file.metadata()?);
         if let Some(bytes) = self.trust.bytes(&path, stamp) {
             return Ok(Arc::new(OwnedBytes::new(bytes)));
@@ -156,6 +156,13 @@ impl Folder {
         }
         Ok(large)
     }
+}
+
+/// Opens a file of an index. What is none but has its name is refused at once: a pipe would be waited for without end, and a
+/// link leads out of the folder.
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(broken("it is no file")) }
 }
 
 /// Compares a file's bytes with the checksum at its end.
@@ -209,12 +216,16 @@ impl FileHandle for Pieces {
     }
 }
 
+fn unread(error: io::Error, path: &Path) -> OpenReadError {
+    match error.kind() {
+        io::ErrorKind::NotFound => OpenReadError::FileDoesNotExist(path.to_owned()),
+        _ => OpenReadError::wrap_io_error(error, path.to_owned()),
+    }
+}
+
 impl Directory for Folder {
     fn get_file_handle(&self, path: &Path) -> Result<Arc<dyn FileHandle>, OpenReadError> {
-        self.read(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => OpenReadError::FileDoesNotExist(path.to_owned()),
-            _ => OpenReadError::wrap_io_error(error, path.to_owned()),
-        })
+        self.read(path).map_err(|error| unread(error, path))
     }
 
     fn delete(&self, path: &Path) -> Result<(), DeleteError> {
@@ -231,12 +242,15 @@ impl Directory for Folder {
     }
 
     fn atomic_read(&self, path: &Path) -> Result<Vec<u8>, OpenReadError> {
-        let bytes = self.inner.atomic_read(path)?;
-        if path != Path::new(META) {
-            return Ok(bytes);
-        }
-        unsealed(&bytes)
-            .ok_or_else(|| OpenReadError::wrap_io_error(broken("its checksum is wrong"), path.to_owned()))
+        let read = || {
+            let mut bytes = Vec::new();
+            open(&self.path.join(path))?.read_to_end(&mut bytes)?;
+            if path == Path::new(META) {
+                return unsealed(&bytes).ok_or_else(|| broken("its checksum is wrong"));
+            }
+            Ok(bytes)
+        };
+        read().map_err(|error| unread(error, path))
     }
 
     fn atomic_write(&self, path: &Path, data: &[u8]) -> io::Result<()> {
@@ -252,6 +266,11 @@ impl Directory for Folder {
     }
 
     fn acquire_lock(&self, lock: &Lock) -> Result<DirectoryLock, LockError> {
+        // It is opened for writing: of a pipe that would wait for a reader. Nothing is kept in it, so it may as well be gone.
+        let path = self.path.join(&lock.filepath);
+        if std::fs::symlink_metadata(&path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+            std::fs::remove_file(&path).map_err(LockError::wrap_io_error)?;
+        }
         self.inner.acquire_lock(lock)
     }
 
@@ -331,6 +350,24 @@ mod tests {
         let first = managed.open_read(Path::new("a.idx")).unwrap().read_bytes().unwrap();
         let second = managed.open_read(Path::new("a.idx")).unwrap().read_bytes().unwrap();
         assert_eq!(first.as_ptr(), second.as_ptr());
+    }
+
+    #[test]
+    fn what_is_no_file_is_an_error_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path(), Arc::default()).unwrap();
+        let pipe = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("link")).unwrap();
+        std::fs::create_dir(dir.path().join("folder")).unwrap();
+        for name in ["pipe", "link", "folder"] {
+            assert!(folder.get_file_handle(Path::new(name)).is_err(), "{name}");
+            assert!(folder.atomic_read(Path::new(name)).is_err(), "{name}");
+        }
+        let lock = Lock { filepath: "pipe".into(), is_blocking: false };
+        assert!(folder.acquire_lock(&lock).is_ok());
+        assert!(pipe.is_file());
     }
 
     #[test]

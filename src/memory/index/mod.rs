@@ -122,6 +122,13 @@ pub trait Source: Send + Sync + 'static {
     /// When the ledger cannot be read.
     fn documents(&self, shard: Shard, after: u64, limit: u32) -> Result<Vec<Document>, Fault>;
 
+    /// Compares the counters of the shard with its rows, and puts them right: they differ when the ledger was changed from
+    /// outside, and then no index would ever be what they say.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read or written.
+    fn recount(&self, state: &ShardState) -> Result<(), Fault>;
+
     /// Everything up to `sequence` is durably in the index of `shard`: its changes need not be kept.
     ///
     /// # Errors

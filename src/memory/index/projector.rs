@@ -308,6 +308,10 @@ impl Projector {
                 self.control.set_rebuilt(shard, 0);
                 return Ok(());
             };
+            // What is found is not held up by it: the index is built all the same.
+            if let Err(error) = self.source.recount(&state) {
+                tracing::warn!(%shard, %error, "the records of a month could not be counted");
+            }
             self.rebuild = Some(Rebuild::begin(self.shelf.clone(), &state)?);
             return Ok(());
         };

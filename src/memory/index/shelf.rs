@@ -86,13 +86,17 @@ impl Shelf {
         Ok(index)
     }
 
-    /// Removes a shard's folder, if it is there.
+    /// Removes a shard's folder, if it is there, or whatever else has its name.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn remove(&self, folder: &Path) -> std::io::Result<()> {
         self.trust.forget(folder);
-        match std::fs::remove_dir_all(folder) {
+        let removed = match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => std::fs::remove_file(folder),
+            removed => removed,
+        };
+        match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }

@@ -54,7 +54,7 @@ pub struct Clause {
 pub struct Words {
     /// Pieces without a term (stop words) are left out.
     pub clauses: Vec<Clause>,
-    /// Whether words were asked for and none is such that it could be in an index.
+    /// Whether words were asked for, others than excluded ones, and none is such that it could be in an index.
     pub nothing: bool,
 }
 
@@ -64,8 +64,8 @@ impl Words {
     pub fn of(expression: &Expression, layout: &Layout) -> Self {
         let mut analysers = Analysers { words: layout.words(), names: layout.names(), left: MAX_TERMS };
         let clauses: Vec<_> = expression.pieces.iter().flat_map(|piece| analysers.clauses(piece)).collect();
-        let nothing = clauses.is_empty() && expression.has_words();
-        Self { clauses, nothing }
+        let words = Self { clauses, nothing: false };
+        Self { nothing: expression.asks_for_words() && !words.rank(), ..words }
     }
 
     /// Whether hits are ordered by their text.
@@ -183,6 +183,9 @@ mod tests {
         }
         assert!(words("the of").nothing && words("\"").nothing && words("+").nothing);
         assert!(!words("").nothing && !words("tag:x").nothing);
+        // What is excluded is nothing to look for, be it in an index or not.
+        assert!(!words("-the").nothing && !words("-zzz").nothing && !words("-the -zzz tag:x").nothing);
+        assert!(words("the -zzz").nothing && words("the -the").nothing && !words("fox -the").nothing);
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl Memory {
         let (lost, held) = self.at_stake(&plan, now).await?;
         let last = self.ledger.read(|connection| upkeep::last_run(connection, upkeep::PRUNE)).await?;
         let too_much = self.config.retention.is_too_much(&lost, &held, last, now);
+        let too_much = too_much || self.config.retention.empties_a_layer(plan.by_layer(), last, now);
         let expected = self.word(request, now);
         let mut pruned = self.describe(request, &plan, &lost, due.len() as u64);
         if request.dry_run {
@@ -89,8 +90,8 @@ impl Memory {
             return Err(Fault::new(
                 Code::Conflict,
                 format!(
-                    "it would remove {} of {} records, {} of {} forgotten ones and {} of {} old versions, more than {share:.0} %: \
-                     look at the node's clock, and if that is right, confirm it today: memory/prune/confirm with word = \
+                    "it would remove {} of {} records, {} of {} forgotten ones and {} of {} old versions, more than {share:.0} % of \
+                     all, or of a layer: look at the node's clock, and if that is right, confirm it today: memory/prune/confirm with word = \
                      \"{expected}\"",
                     lost.records, held.records, lost.forgotten, held.forgotten, lost.versions, held.versions
                 ),

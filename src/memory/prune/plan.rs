@@ -43,6 +43,14 @@ impl Plan {
         steps + self.ended.get(&layer).copied().unwrap_or(0)
     }
 
+    /// Of each layer the records that are removed, and those that it has.
+    pub fn by_layer(&self) -> impl Iterator<Item = (u64, u64)> {
+        Layer::ALL.into_iter().map(|layer| {
+            let states = self.states.iter().filter(|state| state.shard.layer == layer);
+            (self.removed(layer), states.map(|state| state.records).sum())
+        })
+    }
+
     /// Records that are removed of all layers.
     pub fn removed_in_all(&self) -> u64 {
         Layer::ALL.into_iter().map(|layer| self.removed(layer)).sum()

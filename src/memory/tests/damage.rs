@@ -117,6 +117,81 @@ fn swap(folder: &Path) {
     std::fs::rename(&aside, &other).unwrap();
 }
 
+/// Pipes in the places of files: who opens one waits for someone to write.
+fn pipes(folder: &Path) {
+    for path in [largest(folder, "term"), folder.join("meta.json")] {
+        std::fs::remove_file(&path).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    }
+}
+
+fn file_in_its_place(folder: &Path) {
+    remove(folder);
+    std::fs::write(folder, "in the way").unwrap();
+}
+
+#[tokio::test]
+async fn pipes_in_the_place_of_files_are_rebuilt_and_hold_up_nobody() {
+    comes_back_while_running_after(pipes).await;
+    comes_back_after(pipes).await;
+}
+
+#[tokio::test]
+async fn a_file_in_the_place_of_a_folder_is_rebuilt() {
+    comes_back_while_running_after(file_in_its_place).await;
+    comes_back_after(file_in_its_place).await;
+}
+
+#[tokio::test]
+async fn rows_that_someone_else_removed_or_changed_are_counted_anew_and_the_month_is_found() {
+    for (change, left) in [
+        ("DELETE FROM memory_record WHERE key % 10 = 0", 540),
+        ("UPDATE memory_record SET forgotten = 1, pinned = 1 WHERE key % 10 = 0", 540),
+        ("UPDATE memory_shard SET records = records + 7, content_bytes = 1, pinned = 3, forgotten = 2", 600),
+    ] {
+        let node = two_months(brisk()).await;
+        node.tamper(change).await;
+        // By itself: the month is opened, does not fit, and is built anew.
+        let node = node.restart(brisk(), |_| {});
+        node.query(everything()).await;
+        node.whole().await;
+        let (progress, _steps, _) = Progress::new();
+        node.memory.rebuild(&Rebuild::default(), &progress).await.unwrap();
+        for _ in 0..3 {
+            let found = node.query(everything()).await;
+            assert_eq!((leaves(&found), found.partial), (left + 1, false), "{change}");
+        }
+        let counted = |connection: &rusqlite::Connection| {
+            let of = "SELECT count(*), sum(octet_length(content)), sum(pinned) FROM memory_record WHERE forgotten IS NULL";
+            let counters = "SELECT sum(records), sum(content_bytes), sum(pinned) FROM memory_shard";
+            let read = |sql| {
+                connection.query_row(sql, [], |row| {
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+                })
+            };
+            Ok((read(of)?, read(counters)?))
+        };
+        let (rows, counters) = node.ledger.read(counted).await.unwrap();
+        assert_eq!(rows, counters, "{change}");
+        node.store("one more leaf").await;
+        assert_eq!(leaves(&node.query(everything()).await), left + 2);
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_can_no_longer_be_read_as_it_should_costs_itself_alone() {
+    for change in ["tags = 'not json'", "content = CAST(x'ff80' AS TEXT)", "entity = CAST(x'ff' AS TEXT)"] {
+        let node = two_months(brisk()).await;
+        node.tamper(&format!("UPDATE memory_record SET {change} WHERE key = 5")).await;
+        let (progress, _steps, _) = Progress::new();
+        node.memory.rebuild(&Rebuild::default(), &progress).await.unwrap();
+        let asked = serde_json::json!({ "text": "october", "to": "2026-11-01T00:00:00Z", "limit": 100 });
+        let found = node.query(asked).await;
+        assert_eq!((found.hits.len(), found.partial), (100, false), "{change}");
+    }
+}
+
 #[tokio::test]
 async fn a_folder_deleted_while_running_is_rebuilt() {
     comes_back_while_running_after(remove).await;

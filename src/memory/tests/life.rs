@@ -25,7 +25,7 @@ impl Node {
     }
 
     /// Changes the ledger from outside.
-    async fn tamper(&self, sql: &str) {
+    pub(super) async fn tamper(&self, sql: &str) {
         let sql = sql.to_owned();
         self.ledger.write(move |unit| Ok(unit.execute_batch(&sql)?)).await.unwrap();
     }
@@ -136,6 +136,32 @@ async fn what_was_changed_from_outside_is_in_no_answer_and_every_answer_says_so(
         assert_eq!(node.pin(&id, false).await.unwrap_err().code, Code::Conflict, "{change}");
         node.purge(&id).await.unwrap();
         assert_eq!(node.get(&id).await.unwrap_err().code, Code::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn an_old_version_that_was_changed_from_outside_is_named() {
+    for change in [
+        "content = 'the pump was never heard'",
+        "tags = 'not json'",
+        "entity = 'bob'",
+        "content = CAST(x'ff80' AS TEXT)",
+        "seal = zeroblob(32)",
+    ] {
+        let node = Node::new(lazy());
+        let id = node.store("the pump rattles").await;
+        for content in ["the pump hums", "the pump is silent"] {
+            node.update(serde_json::json!({ "id": id, "content": content })).await.unwrap();
+        }
+        assert!(node.get(&id).await.unwrap().answer().degraded.is_empty());
+        node.tamper(&format!("UPDATE memory_version SET {change} WHERE version = 1")).await;
+        let got = node.get(&id).await.unwrap();
+        let history: Vec<_> = got.history.iter().flatten().map(|old| old.version).collect();
+        assert_eq!((history, &*got.broken_versions), (vec![2], &[1][..]), "{change}");
+        assert_eq!(got.answer().degraded, ["integrity"]);
+        assert_eq!(node.memory.broken_seals(), 1);
+        let told = node.memory.news.take().unwrap().changes;
+        assert!(told.iter().any(|change| change.what == news::What::Broken && change.id == id), "{told:?}");
     }
 }
 

@@ -313,6 +313,20 @@ async fn a_month_that_is_being_dropped_and_comes_back_loses_nothing_that_is_new(
     assert!(node.ids().await.is_empty());
 }
 
+#[tokio::test]
+async fn a_small_layer_is_not_emptied_unasked_after_a_jump_of_the_clock() {
+    let node = Node::new(lazy());
+    node.store_many(Layer::Semantic, 0, 50).await;
+    node.store_many(Layer::Working, 1_000, 5).await;
+    node.prune(serde_json::json!({})).await.unwrap();
+    node.set_time("2027-09-21T12:00:00Z");
+    let fault = node.prune(serde_json::json!({})).await.unwrap_err();
+    assert_eq!(fault.code, Code::Conflict);
+    assert_eq!(node.ids().await.len(), 55);
+    let word = node.prune(serde_json::json!({ "dry_run": true })).await.unwrap().confirm.unwrap();
+    assert_eq!(layer_of(&node.confirm_prune(&word).await.unwrap(), Layer::Working).removed, 5);
+}
+
 /// Bytes that a folder takes up on disk.
 fn disk_usage(folder: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;

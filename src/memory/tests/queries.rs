@@ -235,3 +235,40 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn it_does_not_matter_how_an_accent_was_written() {
+    let node = Node::new(lazy());
+    let (composed, decomposed) = ("the Résumé of Ann", "the Re\u{301}sume\u{301} of Bob");
+    node.store(composed).await;
+    node.store(decomposed).await;
+    node.store("from İstanbul").await;
+    for text in ["resume", "Résumé", "Re\u{301}sume\u{301}", "+\"re\u{301}sume\u{301}\"", "RÉSUMÉ"] {
+        let mut found = node.find(text).await;
+        found.sort_unstable();
+        assert_eq!(found, [decomposed, composed], "{text}");
+    }
+    for text in ["istanbul", "İSTANBUL", "I\u{307}stanbul"] {
+        assert_eq!(node.find(text).await, ["from İstanbul"], "{text}");
+    }
+    let found = node.query(serde_json::json!({ "text": "resume bob" })).await;
+    let snippet = "the <mark>Re\u{301}sume\u{301}</mark> of <mark>Bob</mark>";
+    assert_eq!(found.hits[0].snippet.as_deref(), Some(snippet));
+}
+
+#[tokio::test]
+async fn what_is_excluded_alone_leaves_all_others_be_it_a_stop_word_or_not() {
+    let node = Node::new(lazy());
+    node.store("the fox").await;
+    node.store("a hen").await;
+    for (text, expected) in [
+        ("-the", &["a hen", "the fox"][..]),
+        ("-zzz", &["a hen", "the fox"]),
+        ("-the -fox", &["a hen"]),
+        ("the", &[]),
+        ("the -fox", &[]),
+    ] {
+        let found = node.find(text).await;
+        assert_eq!(found, expected, "{text}");
+    }
+}

@@ -330,6 +330,39 @@ async fn a_month_that_was_archived_is_begun_anew_and_counts_as_damaged_to_nobody
 }
 
 #[tokio::test]
+async fn recalls_go_on_being_counted_however_many_an_import_says_there_were() {
+    let (folder, node) = node_with_folder();
+    let lines = [u64::MAX, i64::MAX as u64, 7]
+        .map(|accesses| serde_json::json!({ "content": "often recalled", "accesses": accesses }).to_string());
+    std::fs::write(folder.path().join("often.jsonl"), lines.join("\n")).unwrap();
+    assert_eq!(node.import(serde_json::json!({ "file": "often.jsonl" })).await.unwrap().imported, 3);
+    // As one that came in before there was a limit.
+    node.tamper("UPDATE memory_record SET accesses = 9223372036854775807 WHERE key = 1").await;
+    assert_eq!(node.find("recalled").await.len(), 3);
+    node.memory.write_recalls().await.unwrap();
+    let mut accesses: Vec<_> = node.all().await.iter().map(|record| record.accesses).collect();
+    accesses.sort_unstable();
+    assert_eq!(accesses, [8, u64::from(model::MAX_ACCESSES), u64::from(model::MAX_ACCESSES)]);
+}
+
+#[tokio::test]
+async fn an_archive_that_is_refused_names_the_record_and_leaves_no_file() {
+    let (folder, node) = node_with_folder();
+    node.set_time("2026-08-10T00:00:00Z");
+    node.store("august one").await;
+    let broken = node.store("august two").await;
+    node.set_time(NOVEMBER);
+    node.tamper("UPDATE memory_record SET content = 'forged' WHERE key = 2").await;
+    let fault = node.archive(serde_json::json!({ "before": "2026-11" })).await.unwrap_err();
+    assert_eq!(fault.code, Code::Conflict);
+    assert!(fault.message.contains(&broken), "{}", fault.message);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    node.purge(&broken).await.unwrap();
+    let archived = node.archive(serde_json::json!({ "before": "2026-11" })).await.unwrap();
+    assert_eq!(archived.months[0].file.file, "short_term-2026-08.jsonl.zst");
+}
+
+#[tokio::test]
 async fn old_months_are_archived_and_brought_back() {
     let (folder, node) = node_with_folder();
     for (time, content) in [

@@ -8,16 +8,18 @@ use super::super::model::Layer;
 use super::super::news::What;
 use super::super::prune::{Planned, Untouched};
 use super::super::retention;
-use super::super::store;
+use super::super::store::{self, Kept};
 use super::export::Only;
 use super::import::count_sound;
-use super::requests::{Archive, Archived, ArchivedMonth, Export};
+use super::requests::{Archive, Archived, ArchivedMonth, Export, Exported};
 use super::{Memory, Named, blocking, refused};
 use crate::engine::jobs::Progress;
 use crate::wire::{Code, Fault};
 
 /// How often a month is written anew because it was changed meanwhile.
 const TRIES: u32 = 3;
+/// Records that are read at once.
+const PAGE: u32 = 200;
 /// Archives that a month may have, one more than that.
 const MOST_OF_A_MONTH: u32 = 1_000;
 
@@ -89,13 +91,9 @@ impl Memory {
             let before = states.into_iter().find(same);
             let (quiet, _steps, _cancel) = Progress::new();
             let file = self.write_file(&named, &request, only, &quiet).await?;
-            let of = named.clone();
-            let sound = blocking(move || count_sound(&of).map_err(|error| refused(&error))).await?;
-            if sound != file.records || file.broken > 0 {
-                return Err(Fault::new(
-                    Code::Conflict,
-                    "the month has records whose seals are broken, or its file cannot be read back: nothing was removed",
-                ));
+            if let Err(fault) = self.read_back(&named, &file, state.row).await {
+                discard(&named).await;
+                return Err(fault);
             }
             self.put_away(&named, &file.sha256, progress).await?;
             let after = self.ledger.read(store::shards).await?.into_iter().find(same);
@@ -110,7 +108,43 @@ impl Memory {
             }
         }
         self.withdraw(&named).await;
+        discard(&named).await;
         Err(Fault::new(Code::Conflict, "the month keeps being changed: nothing of it was removed, try again"))
+    }
+
+    /// Reads a month's file back, which has to have all of the month.
+    async fn read_back(&self, named: &Named, file: &Exported, row: i64) -> Result<(), Fault> {
+        let why = if file.broken > 0 {
+            let first = self.first_broken(row).await?.unwrap_or_default();
+            format!("{} of the month's records have broken seals, the first is {first}", file.broken)
+        } else {
+            let of = named.clone();
+            let sound = blocking(move || count_sound(&of).map_err(|error| refused(&error))).await?;
+            if sound == file.records {
+                return Ok(());
+            }
+            "the month's file is not what was written to it".into()
+        };
+        Err(Fault::new(Code::Conflict, format!("{why}: nothing was removed")))
+    }
+
+    /// The id of the first record of a month that would be archived, were its seal not broken.
+    async fn first_broken(&self, row: i64) -> Result<Option<String>, Fault> {
+        let now = self.ledger.clock().now();
+        let mut after = 0;
+        loop {
+            let seal = self.seal.clone();
+            let read = move |connection: &rusqlite::Connection| {
+                store::page(connection, &seal, Some(row), after, PAGE)
+            };
+            let page = self.ledger.read(read).await?;
+            let Some(last) = page.last() else { return Ok(None) };
+            after = last.key;
+            let broken = |kept: &Kept| !kept.sound && kept.is_live(now) && !kept.record.pinned;
+            if let Some(found) = page.into_iter().find(broken) {
+                return Ok(Some(found.record.id));
+            }
+        }
     }
 
     /// A name that no file has: a month may be archived more than once.
@@ -129,6 +163,22 @@ impl Memory {
         }
         Err(too_many())
     }
+}
+
+/// Removes a file that is not needed, and its checksum. What cannot be removed is overwritten by nothing: names are used once.
+async fn discard(named: &Named) {
+    let paths = [named.path(), named.beside("sha256")];
+    let remove = move || {
+        for path in paths {
+            if let Err(error) = std::fs::remove_file(path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, "an archive that was refused could not be removed");
+            }
+        }
+        Ok(())
+    };
+    let _ = blocking(remove).await;
 }
 
 /// A month has more archives than there are names for.

@@ -367,7 +367,7 @@ impl Memory {
             expires,
             pinned,
             version: line.version.unwrap_or(1).max(1),
-            accesses: line.accesses,
+            accesses: line.accesses.min(model::MAX_ACCESSES.into()),
             last_access: line.last_access,
             checksum,
         };
