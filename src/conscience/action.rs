@@ -204,6 +204,9 @@ pub(super) struct Document<'s> {
     entity: Option<&'s str>,
 }
 
+/// What stands between two fields of a call.
+pub(super) const BORDER: &str = " · ";
+
 /// What the program that a tool runs is called by, and what it is run with.
 const PROGRAM: [&str; 4] = ["command", "cmd", "program", "executable"];
 const RUN_WITH: [&str; 3] = ["args", "arguments", "argv"];
@@ -266,7 +269,7 @@ impl Written {
     }
 
     fn field(&mut self, path: &str, text: &str) -> Result<(), Fault> {
-        self.text.push_str(" · ");
+        self.text.push_str(BORDER);
         self.fields.push((self.text.len(), path.to_owned()));
         self.text.push_str(path.rsplit('.').next().unwrap_or(path));
         self.text.push('=');

@@ -149,7 +149,7 @@ fn asks(reading: &Reading, first: usize) -> bool {
 /// A word of care stands shortly before the match, with nothing between that begins another deed.
 fn cares_before(reading: &Reading, first: usize) -> bool {
     for at in (first.saturating_sub(REACH)..first).rev() {
-        if reading.before(at + 1) >= Break::Comma {
+        if reading.before(at + 1) != Break::None {
             return false;
         }
         if reading.cares(at) {
@@ -183,6 +183,6 @@ fn cares_before(reading: &Reading, first: usize) -> bool {
 /// The last word of the match or one of the two after it says what is done about it: "suicide prevention".
 fn cares_after(reading: &Reading, last: usize) -> bool {
     (last..reading.len().min(last + 3))
-        .take_while(|&at| at == last || reading.before(at) < Break::Comma)
+        .take_while(|&at| at == last || reading.before(at) == Break::None)
         .any(|at| reading.cares_after(at))
 }

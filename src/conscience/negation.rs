@@ -24,7 +24,7 @@ pub(super) fn cancels(tokens: &[Token], from: usize, first: usize, listed: impl 
     for at in (first.saturating_sub(LOOK_BACK).max(from)..first).rev() {
         let word = tokens[at].word.as_str();
         match tokens[at + 1].before {
-            Break::Field | Break::Clause | Break::Line | Break::Sentence => break,
+            Break::Value | Break::Field | Break::Clause | Break::Line | Break::Sentence => break,
             Break::Comma if !listed(at) => break,
             Break::Comma | Break::None => {}
         }

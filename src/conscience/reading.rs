@@ -100,11 +100,26 @@ impl Reading {
         self.classes[at] & lexicon::CARES_AFTER != 0
     }
 
-    /// The words of the sentence that word `at` is in, as far as it stands in one line.
+    /// The words of the sentence that word `at` is in, as far as it stands in one line and in one field of a call.
     pub(super) fn sentence(&self, at: usize) -> Range<usize> {
-        let start = (0..=at).rev().find(|&i| self.before(i) >= Break::Line).unwrap_or(0);
-        let end = (at + 1..self.len()).find(|&i| self.before(i) >= Break::Line).unwrap_or(self.len());
+        self.between(at, |before| before >= Break::Line || before.parts_fields())
+    }
+
+    /// The same, over all fields of a call.
+    fn statement(&self, at: usize) -> Range<usize> {
+        self.between(at, |before| before >= Break::Line)
+    }
+
+    fn between(&self, at: usize, ends: impl Fn(Break) -> bool) -> Range<usize> {
+        let start = (0..=at).rev().find(|&i| ends(self.before(i))).unwrap_or(0);
+        let end = (at + 1..self.len()).find(|&i| ends(self.before(i))).unwrap_or(self.len());
         start..end
+    }
+
+    /// Where to look for what speaks for a match from `first` to `last`: in its sentence and its fields alone, so that
+    /// no other argument of a call and no context can.
+    fn around(&self, first: usize, last: usize) -> Range<usize> {
+        self.sentence(first).start..self.sentence(last).end
     }
 
     /// The first word that ends after `byte`.
@@ -170,13 +185,36 @@ impl Reading {
     /// The last word of the shortest match of `phrase` that begins at `first`.
     pub(super) fn matches(&self, phrase: &CompiledPhrase, first: usize) -> Option<usize> {
         let last = self.matches_steps(&phrase.steps, first)?;
-        let holds = |steps: &Vec<CompiledStep>| self.holds(steps, first);
-        (phrase.also.iter().all(holds) && !phrase.unless.iter().any(holds)).then_some(last)
+        // What a phrase demands may stand in any field, what it must not hold counts near it alone: doubt does not acquit.
+        let demanded = |steps: &Vec<CompiledStep>| {
+            self.has_words(steps) && self.statement(first).any(|at| self.matches_steps(steps, at).is_some())
+        };
+        let held = |steps: &Vec<CompiledStep>| self.holds(steps, self.around(first, last));
+        (phrase.also.iter().all(demanded) && !phrase.unless.iter().any(held)).then_some(last)
     }
 
-    /// Whether the sentence of word `at` has `steps` anywhere.
-    fn holds(&self, steps: &[CompiledStep], at: usize) -> bool {
-        self.has_words(steps) && self.sentence(at).any(|first| self.matches_steps(steps, first).is_some())
+    /// Whether the exception `phrase` speaks for a match from `first` to `last`: it stands in the match's sentence, and
+    /// where it has to be `close`, it has the match's first or last word.
+    pub(super) fn excuses(&self, phrase: &CompiledPhrase, first: usize, last: usize, close: bool) -> bool {
+        let around = self.around(first, last);
+        let stands = |at: usize| {
+            let end = self.matches_steps(&phrase.steps, at).filter(|&end| end < around.end);
+            end.is_some_and(|end| {
+                !close || [first, last].iter().any(|word| (at..=end).contains(word))
+            })
+        };
+        let held = |steps: &Vec<CompiledStep>| self.holds(steps, around.clone());
+        self.has_words_for(phrase)
+            && around.clone().any(stands)
+            && phrase.also.iter().all(held)
+            && !phrase.unless.iter().any(held)
+    }
+
+    /// Whether `steps` stand anywhere within `range`.
+    fn holds(&self, steps: &[CompiledStep], range: Range<usize>) -> bool {
+        let end = range.end;
+        self.has_words(steps)
+            && range.into_iter().any(|at| self.matches_steps(steps, at).is_some_and(|last| last < end))
     }
 
     fn matches_steps(&self, steps: &[CompiledStep], first: usize) -> Option<usize> {

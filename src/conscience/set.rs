@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::action::Subject;
 use super::body::{Answer, Inquiry};
-use super::expression::{Expression, Screen};
+use super::expression::{Expression, Screen, found_in};
 use super::frame::Frame;
 use super::lexicon;
 use super::model::{MAX_BODIES, MAX_RULES, MAX_SET_PATTERNS, Rule, Stance};
@@ -55,6 +55,14 @@ pub struct RuleSet {
     exceptions: Vec<Vec<Exception>>,
     /// The rules that have a body.
     bodies: Vec<usize>,
+}
+
+/// Whether kinds of sentences excuse a match: what a regular expression finds is a command or a statement for a machine,
+/// which does the same in a story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Frames {
+    Count,
+    Ignored,
 }
 
 /// Where a rule matched, in bytes.
@@ -201,7 +209,7 @@ impl RuleSet {
                     && let Some(last) = reading.matches(phrase, at)
                     && !reading.describes(at)
                     && !reading.cancelled(at, if far { last } else { at }, |word| self.opens(rule, word))
-                    && !self.excepted(rule, &reading, text, at, last)
+                    && !self.excepted(rule, &reading, text, at, last, Frames::Count)
                     && in_scope(rule)
                 {
                     let (start, end) = (reading.token(at).start, reading.token(last).end);
@@ -214,18 +222,17 @@ impl RuleSet {
             if hits[rule].is_some() {
                 continue;
             }
-            let found = regex.find_iter(text).find(|found| {
-                let first = reading.word_at(found.start());
-                let last =
-                    reading.word_at(found.end().saturating_sub(1)).min(reading.len().saturating_sub(1));
+            let found = found_in(regex, text).find(|found| {
+                let first = reading.word_at(found.start);
+                let last = reading.word_at(found.end.saturating_sub(1)).min(reading.len().saturating_sub(1));
                 first >= reading.len()
                     || !reading.cancelled(first, first, |word| self.opens(rule, word))
-                        && !self.excepted(rule, &reading, text, first, last.max(first))
+                        && !self.excepted(rule, &reading, text, first, last.max(first), Frames::Ignored)
             });
             if let Some(found) = found
                 && in_scope(rule)
             {
-                hits[rule] = Some(Hit { start: found.start(), end: found.end() });
+                hits[rule] = Some(Hit { start: found.start, end: found.end });
             }
         }
         let mut answers = self.ask_bodies(subject, &hits, limit).into_iter().peekable();
@@ -269,18 +276,25 @@ impl RuleSet {
     }
 
     /// Whether an exception of `rule` cancels its match from word `first` to word `last`: a phrase or a kind of sentence
-    /// that the match's sentence holds, or a regular expression that shares a character with the match.
-    fn excepted(&self, rule: usize, reading: &Reading, text: &str, first: usize, last: usize) -> bool {
+    /// that the match's sentence holds, or a regular expression that shares a character with the match. Where the rule has
+    /// a veto, a phrase has to have the match's first or last word.
+    fn excepted(
+        &self,
+        rule: usize,
+        reading: &Reading,
+        text: &str,
+        first: usize,
+        last: usize,
+        frames: Frames,
+    ) -> bool {
+        let veto = self.rules[rule].rule.veto;
         self.exceptions[rule].iter().any(|exception| match exception {
-            Exception::Phrase(phrase) => {
-                reading.has_words_for(phrase)
-                    && reading.sentence(first).any(|at| reading.matches(phrase, at).is_some())
-            }
+            Exception::Phrase(phrase) => reading.excuses(phrase, first, last, veto),
             Exception::Expression(expression) => {
                 let (start, end) = (reading.token(first).start, reading.token(last).end);
-                expression.regex().find_iter(text).any(|found| found.start() < end && start < found.end())
+                found_in(expression.regex(), text).any(|found| found.start < end && start < found.end)
             }
-            Exception::Frame(frame) => frame.holds(reading, first, last),
+            Exception::Frame(frame) => frames == Frames::Count && frame.holds(reading, first, last),
         })
     }
 }

@@ -11,7 +11,9 @@ const WRAPPED: usize = 4;
 pub(super) enum Break {
     /// Blanks, hyphens, quotation marks.
     None,
-    /// `=` or `·`: from a name to its value, from one field of a call to the next.
+    /// `=`: from a name to its value.
+    Value,
+    /// `·`: from one field of a call to the next.
     Field,
     /// A comma.
     Comma,
@@ -106,6 +108,13 @@ impl Default for Gap {
     }
 }
 
+impl Break {
+    /// Whether it stands between two fields of a call, or between a field's name and its value.
+    pub(super) const fn parts_fields(self) -> bool {
+        matches!(self, Self::Value | Self::Field)
+    }
+}
+
 impl Gap {
     /// What it separates a word that begins with `first` by; from here on words are counted in a new line.
     fn before(&mut self, first: char) -> Break {
@@ -129,7 +138,8 @@ fn separates(c: char, next: Option<char>) -> Break {
         ':' if next.is_none_or(|n| !n.is_alphanumeric()) => Break::Clause,
         '—' | '–' | '(' | ')' | '…' => Break::Clause,
         ',' => Break::Comma,
-        '=' | '·' => Break::Field,
+        '=' => Break::Value,
+        '·' => Break::Field,
         _ => Break::None,
     }
 }
@@ -219,9 +229,9 @@ mod tests {
     #[test]
     fn punctuation_tells_clauses_from_lists() {
         let breaks: Vec<_> = tokens("a b, c. d 3.5; e (f) g=h && i").iter().map(|t| t.before).collect();
-        use Break::{Clause, Comma, Field, None, Sentence};
+        use Break::{Clause, Comma, None, Sentence, Value};
         let expected =
-            [Sentence, None, Comma, Sentence, None, None, Sentence, Clause, Clause, Field, Sentence];
+            [Sentence, None, Comma, Sentence, None, None, Sentence, Clause, Clause, Value, Sentence];
         assert_eq!(breaks, expected);
     }
 
