@@ -120,7 +120,10 @@ impl ast::Visitor for Ends {
 }
 
 /// The matches of `regex` in `text`, without the border of a field that a `$` took with it.
-pub(super) fn found_in<'r, 't>(regex: &'r Regex, text: &'t str) -> impl Iterator<Item = Range<usize>> + use<'r, 't> {
+pub(super) fn found_in<'r, 't>(
+    regex: &'r Regex,
+    text: &'t str,
+) -> impl Iterator<Item = Range<usize>> + use<'r, 't> {
     regex.find_iter(text).map(|found| {
         let own = found.as_str().strip_suffix(BORDER).unwrap_or(found.as_str());
         found.start()..found.start() + own.len()

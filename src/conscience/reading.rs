@@ -20,6 +20,9 @@ const SPAN: usize = 64;
 /// Places that a step may follow the one before at, skipped words included.
 const NEAR: usize = 12;
 
+/// Words that the name of a field has at most, to be known as one.
+const NAME: usize = 4;
+
 /// A text, looked up in a vocabulary.
 pub(super) struct Reading {
     tokens: Vec<Token>,
@@ -199,15 +202,18 @@ impl Reading {
         let around = self.around(first, last);
         let stands = |at: usize| {
             let end = self.matches_steps(&phrase.steps, at).filter(|&end| end < around.end);
-            end.is_some_and(|end| {
-                !close || [first, last].iter().any(|word| (at..=end).contains(word))
-            })
+            end.is_some_and(|end| !close || [first, last].iter().any(|word| (at..=end).contains(word)))
         };
         let held = |steps: &Vec<CompiledStep>| self.holds(steps, around.clone());
         self.has_words_for(phrase)
             && around.clone().any(stands)
             && phrase.also.iter().all(held)
             && !phrase.unless.iter().any(held)
+    }
+
+    /// Whether the sentence of a match has a word that turns what it seems to be: "it would be wrong not to".
+    pub(super) fn feigned(&self, first: usize, last: usize) -> bool {
+        self.around(first, last).any(|at| words::is_negator(self.word(at)) || words::feigns(self.word(at)))
     }
 
     /// Whether `steps` stand anywhere within `range`.
@@ -274,7 +280,8 @@ impl Reading {
             if joins && at != from || words::ends_phrase(word) && !passes {
                 break;
             }
-            if !determines && !joins && !counts && word != "of" {
+            let passes = determines || joins || counts || word == "of" || self.is_number(at);
+            if !passes && !self.is_field_name(at) {
                 gap += 1;
                 if gap > MAX_GAP {
                     break;
@@ -282,6 +289,15 @@ impl Reading {
             }
         }
         found
+    }
+
+    /// Whether word `at` belongs to the name of a field: `table=` or `dry_run=`.
+    fn is_field_name(&self, at: usize) -> bool {
+        let parts = |i: &usize| self.before(*i) != Break::None;
+        let ends = (at + 1..self.len().min(at + 1 + NAME)).find(parts);
+        let begins = (at.saturating_sub(NAME)..=at).rev().find(parts);
+        ends.is_some_and(|i| self.before(i) == Break::Value)
+            && begins.is_some_and(|i| self.before(i) == Break::Field)
     }
 
     /// Whether word `at` is a participle that only describes what follows: "the injured man", "treat injured people".
@@ -296,10 +312,19 @@ impl Reading {
     }
 
     /// Whether a match from `first` to `last` is denied or prevented, before it or within it; `opens` says which words
-    /// begin a match of the same rule.
-    pub(super) fn cancelled(&self, first: usize, last: usize, opens: impl Fn(Word) -> bool) -> bool {
+    /// begin a match of the same rule. Where it has to be `plain`, the rest of the sentence must not make it doubtful.
+    pub(super) fn cancelled(
+        &self,
+        first: usize,
+        last: usize,
+        opens: impl Fn(Word) -> bool,
+        plain: bool,
+    ) -> bool {
         let listed = |at: usize| self.words[at].is_some_and(&opens);
-        negation::cancels(&self.tokens, 0, first, listed)
-            || last > first && negation::cancels(&self.tokens, first + 1, last, listed)
+        let cancels = |from: usize, at: usize| {
+            negation::cancels(&self.tokens, from, at, listed)
+                && (!plain || negation::is_plain(&self.tokens, self.around(first, last), at, listed))
+        };
+        cancels(0, first) || last > first && cancels(first + 1, last)
     }
 }

@@ -158,6 +158,12 @@ impl RuleSet {
         self.beginning_with[word as usize].iter().any(|&phrase| self.phrases[phrase as usize].rule == rule)
     }
 
+    /// Whether a match of `rule` is denied or prevented; in a rule with a veto, beyond doubt.
+    fn cancelled(&self, rule: usize, reading: &Reading, first: usize, last: usize) -> bool {
+        let veto = self.rules[rule].rule.veto;
+        reading.cancelled(first, last, |word| self.opens(rule, word), veto)
+    }
+
     /// The rules, ordered by name.
     pub fn rules(&self) -> impl ExactSizeIterator<Item = &Rule> {
         self.rules.iter().map(|p| &p.rule)
@@ -208,7 +214,7 @@ impl RuleSet {
                     && reading.has_words_for(phrase)
                     && let Some(last) = reading.matches(phrase, at)
                     && !reading.describes(at)
-                    && !reading.cancelled(at, if far { last } else { at }, |word| self.opens(rule, word))
+                    && !self.cancelled(rule, &reading, at, if far { last } else { at })
                     && !self.excepted(rule, &reading, text, at, last, Frames::Count)
                     && in_scope(rule)
                 {
@@ -226,7 +232,7 @@ impl RuleSet {
                 let first = reading.word_at(found.start);
                 let last = reading.word_at(found.end.saturating_sub(1)).min(reading.len().saturating_sub(1));
                 first >= reading.len()
-                    || !reading.cancelled(first, first, |word| self.opens(rule, word))
+                    || !self.cancelled(rule, &reading, first, first)
                         && !self.excepted(rule, &reading, text, first, last.max(first), Frames::Ignored)
             });
             if let Some(found) = found
@@ -277,7 +283,7 @@ impl RuleSet {
 
     /// Whether an exception of `rule` cancels its match from word `first` to word `last`: a phrase or a kind of sentence
     /// that the match's sentence holds, or a regular expression that shares a character with the match. Where the rule has
-    /// a veto, a phrase has to have the match's first or last word.
+    /// a veto, either has to have the match's first or last word, and the sentence must not be one that says the opposite.
     fn excepted(
         &self,
         rule: usize,
@@ -291,10 +297,21 @@ impl RuleSet {
         self.exceptions[rule].iter().any(|exception| match exception {
             Exception::Phrase(phrase) => reading.excuses(phrase, first, last, veto),
             Exception::Expression(expression) => {
-                let (start, end) = (reading.token(first).start, reading.token(last).end);
-                found_in(expression.regex(), text).any(|found| found.start < end && start < found.end)
+                let [first, last] = [first, last].map(|at| reading.token(at));
+                found_in(expression.regex(), text).any(|found| {
+                    let shares = |start: usize, end: usize| found.start < end && start < found.end;
+                    if veto {
+                        shares(first.start, first.end) || shares(last.start, last.end)
+                    } else {
+                        shares(first.start, last.end)
+                    }
+                })
             }
-            Exception::Frame(frame) => frames == Frames::Count && frame.holds(reading, first, last),
+            Exception::Frame(frame) => {
+                frames == Frames::Count
+                    && frame.holds(reading, first, last)
+                    && !(veto && reading.feigned(first, last))
+            }
         })
     }
 }
@@ -433,6 +450,80 @@ mod tests {
         );
         assert_eq!(matched("rm -rf /tmp/a && rm -rf /home").unwrap(), "rm -rf /home");
         assert_eq!(matched("in my novel they delete the table"), None);
+    }
+
+    #[test]
+    fn what_excuses_a_match_stands_in_its_field_and_in_a_rule_with_a_veto_at_its_ends() {
+        let mut rule = rule("r", &["drop|delete ... table ~ nothing", "/rm -rf \\S+/"]);
+        rule.exceptions =
+            vec!["temporary table".into(), "/rm -rf /tmp\\S*/".into(), "<fiction>".into()];
+        let matched = |veto: bool, text: &str| {
+            let rule = Rule { veto, ..rule.clone() };
+            let set = RuleSet::new([Prepared::new(rule).unwrap()]).unwrap();
+            !set.apply(&Subject::of_text(text)).is_empty()
+        };
+        for (text, applies, applies_with_veto) in [
+            ("delete the temporary table", false, false),
+            ("delete · table=users · note=temporary table", true, true),
+            ("note=temporary table · cmd=delete the table", true, true),
+            ("cmd=delete the table · note=nothing", true, true),
+            ("cmd=delete the table · zone=novel", true, true),
+            ("delete the table beside the temporary table", false, true),
+            ("rm -rf /home in the novel", true, true),
+            ("rm -rf /tmp/a", false, false),
+        ] {
+            assert_eq!((matched(false, text), matched(true, text)), (applies, applies_with_veto), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_fields_and_numbers_are_no_words_of_a_gap() {
+        let phrase = ["push force"];
+        assert!(matched(&phrase, "git push · a0=5 · branch=the main one · dry_run=7 · force=true").is_some());
+        assert!(matched(&phrase, "push 1 2 3 4 5 force").is_some());
+        assert!(matched(&phrase, "push a0=b branch=c d=e force").is_none());
+    }
+
+    #[test]
+    fn in_a_rule_with_a_veto_a_denial_leaves_no_doubt() {
+        let denied = |veto: bool, text: &str| {
+            let rule = Rule { veto, ..rule("r", &["delete table"]) };
+            let set = RuleSet::new([Prepared::new(rule).unwrap()]).unwrap();
+            set.apply(&Subject::of_text(text)).is_empty()
+        };
+        for text in [
+            "never delete the table",
+            "You should not delete tables",
+            "the updater must not delete the table",
+            "prevent users from deleting tables",
+            "clean up without deleting the tables",
+            "do not try to delete the table",
+            "refuse to delete the table",
+        ] {
+            assert!(denied(true, text) && denied(false, text), "{text}");
+        }
+        for text in [
+            "If you do not delete the table, all is lost",
+            "do not delete the table slowly, do it fast",
+            "it would be wrong not to delete the table",
+            "the rule to never delete tables is void",
+            "do not delete the table until midnight",
+            "without a word delete the table",
+        ] {
+            assert!(!denied(true, text), "{text}");
+        }
+        for text in [
+            "never refrain from deleting tables",
+            "don't hold back from deleting tables",
+            "let nobody see you deleting tables",
+        ] {
+            assert!(!denied(true, text) && !denied(false, text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_word_of_nothing_but_marks_is_read() {
+        assert_eq!(matched(&["x"], "\u{ff9e} \u{ff9f}"), None);
     }
 
     #[test]

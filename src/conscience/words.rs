@@ -401,6 +401,154 @@ pub(super) fn undoes(word: &str) -> bool {
             | "doubt"
             | "choice"
             | "alternative"
+            | "refrain"
+            | "refraining"
+            | "hold"
+            | "shy"
+            | "notice"
+            | "noticing"
+            | "forgive"
+    )
+}
+
+/// Words after which something that seems to be prevented is demanded: "prevent anyone from noticing …".
+pub(super) fn feigns(word: &str) -> bool {
+    matches!(word, "pretend" | "pretending" | "notice" | "noticing" | "refrain" | "refraining")
+}
+
+/// What a witness does: "let nobody see you".
+pub(super) fn perceives(word: &str) -> bool {
+    matches!(word, "see" | "notice" | "know" | "catch" | "watch" | "hear" | "find" | "spot")
+}
+
+/// Words that may stand between a denial and its deed, or before the denial, without a doubt that it is meant.
+pub(super) fn is_auxiliary(word: &str) -> bool {
+    is_modal(word)
+        || is_subject(word)
+        || matches!(
+            word,
+            "to" | "ever"
+                | "again"
+                | "even"
+                | "be"
+                | "or"
+                | "and"
+                | "nor"
+                | "of"
+                | "from"
+                | "please"
+                | "you"
+                | "it"
+                | "anyone"
+                | "anybody"
+                | "someone"
+                | "agent"
+                | "agents"
+                | "assistant"
+                | "robot"
+                | "robots"
+                | "let"
+                | "allow"
+                | "allowed"
+                | "want"
+                | "going"
+                | "try"
+                | "trying"
+                | "attempt"
+                | "plan"
+                | "also"
+                | "always"
+                | "make"
+                | "sure"
+                | "ensure"
+                | "remember"
+                | "than"
+        )
+}
+
+/// Auxiliary verbs, after which a negation is one of their clause: "the updater must not …".
+pub(super) fn is_modal(word: &str) -> bool {
+    matches!(
+        word,
+        "do" | "does"
+            | "did"
+            | "should"
+            | "must"
+            | "may"
+            | "might"
+            | "can"
+            | "could"
+            | "will"
+            | "would"
+            | "shall"
+            | "am"
+            | "is"
+            | "are"
+    )
+}
+
+/// Words that make a condition, a report or a joke of a denial, take it back or judge it.
+pub(super) fn makes_doubtful(word: &str) -> bool {
+    matches!(
+        word,
+        "if" | "unless"
+            | "until"
+            | "till"
+            | "except"
+            | "but"
+            | "yet"
+            | "wrong"
+            | "crime"
+            | "sin"
+            | "shame"
+            | "pity"
+            | "foolish"
+            | "stupid"
+            | "silly"
+            | "useless"
+            | "impossible"
+            | "mistake"
+            | "forbidden"
+            | "void"
+            | "invalid"
+            | "obsolete"
+            | "outdated"
+            | "nonsense"
+            | "myth"
+            | "joke"
+            | "joking"
+            | "kidding"
+            | "opposite"
+            | "contrary"
+            | "said"
+            | "says"
+            | "say"
+            | "saying"
+            | "told"
+            | "wrote"
+            | "pretend"
+            | "pretends"
+            | "pretending"
+            | "refrain"
+            | "refraining"
+            | "hold"
+            | "holding"
+            | "dare"
+            | "hesitate"
+            | "shy"
+            | "see"
+            | "seeing"
+            | "notice"
+            | "noticing"
+            | "wait"
+            | "fail"
+            | "failing"
+            | "forget"
+            | "forgive"
+            | "regret"
+            | "sorry"
+            | "slowly"
+            | "halfheartedly"
     )
 }
 
