@@ -150,10 +150,10 @@ fn what_excuses_an_action_excuses_none_from_another_argument_or_the_context() {
         if !forbids(&rules, &action, Some(EXCUSE)) {
             passed.push((action.clone(), "context"));
         }
-        if let Action::Call(call) = &action {
-            if !forbids(&rules, &with_args(call, [("zone", json!(EXCUSE))]), None) {
-                passed.push((action.clone(), "argument"));
-            }
+        if let Action::Call(call) = &action
+            && !forbids(&rules, &with_args(call, [("zone", json!(EXCUSE))]), None)
+        {
+            passed.push((action.clone(), "argument"));
         }
     }
     assert!(passed.is_empty(), "{}: {passed:#?}", passed.len());

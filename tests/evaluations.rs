@@ -210,7 +210,8 @@ async fn rules_decisions_and_soul_are_managed_on_the_command_line() {
     let (code, out, _) =
         orchd(&daemon, &["evaluate", "gossip about colleagues", "--entity", "bob"], "").await;
     assert!(code == 10 && out.contains("no-gossip"), "{out}");
-    let (code, out, _) = orchd(&daemon, &["evaluate", "-"], "gossip about a colleague\n").await;
+    let (code, out, _) =
+        orchd(&daemon, &["evaluate", "-", "--entity", "bob"], "gossip about a colleague\n").await;
     assert!(code == 10 && out.contains("no-gossip"), "{out}");
     assert_eq!(
         orchd(&daemon, &["evaluate", "I will help someone in need", "--entity", "ada"], "").await.0,

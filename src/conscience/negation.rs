@@ -3,9 +3,7 @@
 //! Pure. The rule of thumb is that doubt never acquits: a match stands unless exactly one negation (or an odd number of
 //! them) clearly reaches it. So "never harm" and "prevent him from harming" are cancelled, while "not only harm", "do
 //! not stop harming", "do not hesitate to harm" and "avoid the guard and harm" stand.
-//! Where more is at stake the whole sentence is looked at besides: see [`is_plain`].
-
-use std::ops::Range;
+//! Where more is at stake the whole sentence is looked at besides: see [`super::doubt`].
 
 use super::text::{Break, Token};
 use super::words;
@@ -93,48 +91,6 @@ pub(super) fn cancels(tokens: &[Token], from: usize, first: usize, listed: impl 
         }
     }
     seen.cancels()
-}
-
-/// Whether nothing in its `sentence` makes it doubtful that the deed at `first` is denied: it is denied once, by a word that
-/// stands before it with nothing but auxiliaries between, at the beginning of its clause or after an auxiliary; and no word
-/// makes a condition, a report or a joke of it, or takes it back.
-pub(super) fn is_plain(
-    tokens: &[Token],
-    sentence: Range<usize>,
-    first: usize,
-    listed: impl Fn(usize) -> bool,
-) -> bool {
-    let word = |at: usize| tokens[at].word.as_str();
-    if sentence.clone().any(|at| {
-        let again = at > first && matches!(word(at), "it" | "so" | "this" | "that");
-        words::makes_doubtful(word(at)) || again && matches!(word(at - 1), "do" | "doing" | "just")
-    }) {
-        return false;
-    }
-    let begins = |at: &usize| match tokens[*at].before {
-        Break::None => false,
-        Break::Comma => !listed(at - 1),
-        _ => true,
-    };
-    let start = (sentence.start + 1..=first).rev().find(begins).unwrap_or(sentence.start);
-    let prevents = |at: usize| words::prevents(word(at)).is_some();
-    let denies = |at: &usize| {
-        words::is_negator(word(*at))
-            || words::is_nobody(word(*at))
-            || prevents(*at)
-            || matches!(
-                word(*at),
-                "refuse" | "refuses" | "refused" | "decline" | "declines" | "instead" | "rather"
-            )
-    };
-    let mut denials = (start..first).filter(denies);
-    let (Some(denial), None) = (denials.next(), denials.next()) else { return false };
-    let carried = |at: usize| words::is_auxiliary(word(at)) || words::is_determiner(word(at)) || listed(at);
-    let reaches = prevents(denial) && word(first - 1) == "from" || (denial + 1..first).all(carried);
-    let stands = !words::is_negator(word(denial))
-        || denial > start && words::is_modal(word(denial - 1))
-        || (start..denial).all(carried);
-    reaches && stands
 }
 
 /// The negations found so far.

@@ -9,7 +9,7 @@ use super::lexicon::{self, Classes};
 use super::phrase::MAX_GAP;
 use super::text::{self, Break, Token};
 use super::vocabulary::{Choice, CompiledPhrase, CompiledStep, Vocabulary, Word};
-use super::{negation, words};
+use super::{doubt, negation, words};
 
 /// How many words back a pronoun may find what it means.
 const LOOK_BACK: usize = 40;
@@ -213,7 +213,7 @@ impl Reading {
 
     /// Whether the sentence of a match has a word that turns what it seems to be: "it would be wrong not to".
     pub(super) fn feigned(&self, first: usize, last: usize) -> bool {
-        self.around(first, last).any(|at| words::is_negator(self.word(at)) || words::feigns(self.word(at)))
+        self.around(first, last).any(|at| words::is_negator(self.word(at)) || doubt::feigns(self.word(at)))
     }
 
     /// Whether `steps` stand anywhere within `range`.
@@ -323,7 +323,7 @@ impl Reading {
         let listed = |at: usize| self.words[at].is_some_and(&opens);
         let cancels = |from: usize, at: usize| {
             negation::cancels(&self.tokens, from, at, listed)
-                && (!plain || negation::is_plain(&self.tokens, self.around(first, last), at, listed))
+                && (!plain || doubt::is_plain(&self.tokens, self.around(first, last), at, listed))
         };
         cancels(0, first) || last > first && cancels(first + 1, last)
     }

@@ -57,14 +57,6 @@ pub struct RuleSet {
     bodies: Vec<usize>,
 }
 
-/// Whether kinds of sentences excuse a match: what a regular expression finds is a command or a statement for a machine,
-/// which does the same in a story.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Frames {
-    Count,
-    Ignored,
-}
-
 /// Where a rule matched, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Hit {
@@ -215,7 +207,7 @@ impl RuleSet {
                     && let Some(last) = reading.matches(phrase, at)
                     && !reading.describes(at)
                     && !self.cancelled(rule, &reading, at, if far { last } else { at })
-                    && !self.excepted(rule, &reading, text, at, last, Frames::Count)
+                    && !self.excepted(rule, &reading, text, at, last, true)
                     && in_scope(rule)
                 {
                     let (start, end) = (reading.token(at).start, reading.token(last).end);
@@ -233,7 +225,7 @@ impl RuleSet {
                 let last = reading.word_at(found.end.saturating_sub(1)).min(reading.len().saturating_sub(1));
                 first >= reading.len()
                     || !self.cancelled(rule, &reading, first, first)
-                        && !self.excepted(rule, &reading, text, first, last.max(first), Frames::Ignored)
+                        && !self.excepted(rule, &reading, text, first, last.max(first), false)
             });
             if let Some(found) = found
                 && in_scope(rule)
@@ -284,6 +276,8 @@ impl RuleSet {
     /// Whether an exception of `rule` cancels its match from word `first` to word `last`: a phrase or a kind of sentence
     /// that the match's sentence holds, or a regular expression that shares a character with the match. Where the rule has
     /// a veto, either has to have the match's first or last word, and the sentence must not be one that says the opposite.
+    /// Where the match was not `spoken`, but found by a regular expression, no kind of sentence excuses it: a command does
+    /// the same in a story.
     fn excepted(
         &self,
         rule: usize,
@@ -291,26 +285,20 @@ impl RuleSet {
         text: &str,
         first: usize,
         last: usize,
-        frames: Frames,
+        spoken: bool,
     ) -> bool {
         let veto = self.rules[rule].rule.veto;
         self.exceptions[rule].iter().any(|exception| match exception {
             Exception::Phrase(phrase) => reading.excuses(phrase, first, last, veto),
             Exception::Expression(expression) => {
-                let [first, last] = [first, last].map(|at| reading.token(at));
-                found_in(expression.regex(), text).any(|found| {
-                    let shares = |start: usize, end: usize| found.start < end && start < found.end;
-                    if veto {
-                        shares(first.start, first.end) || shares(last.start, last.end)
-                    } else {
-                        shares(first.start, last.end)
-                    }
-                })
+                let ends = if veto { [first..=first, last..=last] } else { [first..=last, first..=last] };
+                let ends =
+                    ends.map(|words| (reading.token(*words.start()).start, reading.token(*words.end()).end));
+                found_in(expression.regex(), text)
+                    .any(|found| ends.iter().any(|(start, end)| found.start < *end && *start < found.end))
             }
             Exception::Frame(frame) => {
-                frames == Frames::Count
-                    && frame.holds(reading, first, last)
-                    && !(veto && reading.feigned(first, last))
+                spoken && frame.holds(reading, first, last) && !(veto && reading.feigned(first, last))
             }
         })
     }
@@ -450,80 +438,6 @@ mod tests {
         );
         assert_eq!(matched("rm -rf /tmp/a && rm -rf /home").unwrap(), "rm -rf /home");
         assert_eq!(matched("in my novel they delete the table"), None);
-    }
-
-    #[test]
-    fn what_excuses_a_match_stands_in_its_field_and_in_a_rule_with_a_veto_at_its_ends() {
-        let mut rule = rule("r", &["drop|delete ... table ~ nothing", "/rm -rf \\S+/"]);
-        rule.exceptions =
-            vec!["temporary table".into(), "/rm -rf /tmp\\S*/".into(), "<fiction>".into()];
-        let matched = |veto: bool, text: &str| {
-            let rule = Rule { veto, ..rule.clone() };
-            let set = RuleSet::new([Prepared::new(rule).unwrap()]).unwrap();
-            !set.apply(&Subject::of_text(text)).is_empty()
-        };
-        for (text, applies, applies_with_veto) in [
-            ("delete the temporary table", false, false),
-            ("delete · table=users · note=temporary table", true, true),
-            ("note=temporary table · cmd=delete the table", true, true),
-            ("cmd=delete the table · note=nothing", true, true),
-            ("cmd=delete the table · zone=novel", true, true),
-            ("delete the table beside the temporary table", false, true),
-            ("rm -rf /home in the novel", true, true),
-            ("rm -rf /tmp/a", false, false),
-        ] {
-            assert_eq!((matched(false, text), matched(true, text)), (applies, applies_with_veto), "{text}");
-        }
-    }
-
-    #[test]
-    fn names_of_fields_and_numbers_are_no_words_of_a_gap() {
-        let phrase = ["push force"];
-        assert!(matched(&phrase, "git push · a0=5 · branch=the main one · dry_run=7 · force=true").is_some());
-        assert!(matched(&phrase, "push 1 2 3 4 5 force").is_some());
-        assert!(matched(&phrase, "push a0=b branch=c d=e force").is_none());
-    }
-
-    #[test]
-    fn in_a_rule_with_a_veto_a_denial_leaves_no_doubt() {
-        let denied = |veto: bool, text: &str| {
-            let rule = Rule { veto, ..rule("r", &["delete table"]) };
-            let set = RuleSet::new([Prepared::new(rule).unwrap()]).unwrap();
-            set.apply(&Subject::of_text(text)).is_empty()
-        };
-        for text in [
-            "never delete the table",
-            "You should not delete tables",
-            "the updater must not delete the table",
-            "prevent users from deleting tables",
-            "clean up without deleting the tables",
-            "do not try to delete the table",
-            "refuse to delete the table",
-        ] {
-            assert!(denied(true, text) && denied(false, text), "{text}");
-        }
-        for text in [
-            "If you do not delete the table, all is lost",
-            "do not delete the table slowly, do it fast",
-            "it would be wrong not to delete the table",
-            "the rule to never delete tables is void",
-            "do not delete the table until midnight",
-            "without a word delete the table",
-        ] {
-            assert!(!denied(true, text), "{text}");
-        }
-        for text in [
-            "never refrain from deleting tables",
-            "don't hold back from deleting tables",
-            "let nobody see you deleting tables",
-        ] {
-            assert!(!denied(true, text) && !denied(false, text), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_word_of_nothing_but_marks_is_read() {
-        assert_eq!(matched(&["x"], "\u{ff9e} \u{ff9f}"), None);
     }
 
     #[test]
