@@ -210,6 +210,9 @@ async fn rules_decisions_and_soul_are_managed_on_the_command_line() {
     let (code, out, _) =
         orchd(&daemon, &["evaluate", "gossip about colleagues", "--entity", "bob"], "").await;
     assert!(code == 10 && out.contains("no-gossip"), "{out}");
+    let (code, out, _) =
+        orchd(&daemon, &["evaluate", "-", "--entity", "bob"], "gossip about a colleague\n").await;
+    assert!(code == 10 && out.contains("no-gossip"), "{out}");
     assert_eq!(
         orchd(&daemon, &["evaluate", "I will help someone in need", "--entity", "ada"], "").await.0,
         0
@@ -235,7 +238,7 @@ async fn rules_decisions_and_soul_are_managed_on_the_command_line() {
     let (code, out, _) = orchd(&daemon, &["decisions", "--export"], "").await;
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let outcomes: Vec<_> = lines.iter().map(|decision| decision["outcome"].as_str().unwrap()).collect();
-    assert_eq!((code, outcomes), (0, vec!["approved", "needs_review", "approved", "refused"]));
+    assert_eq!((code, outcomes), (0, vec!["approved", "needs_review", "approved", "refused", "refused"]));
     let (_, out, _) = orchd(&daemon, &["decisions", "--export", "--from", "2999-01-01T00:00:00Z"], "").await;
     assert_eq!(out, "");
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
+use super::call::read_stdin;
 use super::client::text::{bytes, cell, plain, short, span, table, when_of};
 use super::client::{self, Answer, Failure, Question, Reach};
 use super::{Exit, Shared};
@@ -17,7 +18,7 @@ const CONTENT_CHARS: usize = 100;
 #[derive(clap::Args, Debug)]
 #[command(after_help = client::HELP)]
 pub(super) struct Evaluate {
-    /// The action: in words, or as a JSON object `{"tool": …, "args": …}`
+    /// The action: in words, or as a JSON object `{"tool": …, "args": …}`; `-` reads it from standard input
     text: String,
     /// What else is known
     #[arg(long)]
@@ -39,7 +40,8 @@ impl Evaluate {
             verdict if verdict["needs_review"] == true => Exit::NeedsReview,
             _ => Exit::NotApproved,
         };
-        let action = match action(&self.text) {
+        let text = if self.text == "-" { read_stdin() } else { Ok(self.text.clone()) };
+        let action = match text.and_then(|text| action(text.trim_end())) {
             Ok(action) => action,
             Err(failure) => return failure.report(),
         };

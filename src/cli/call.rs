@@ -65,7 +65,7 @@ fn question(
     Ok(Question { command, payload, message_id: message_id.unwrap_or_else(client::new_message_id) })
 }
 
-fn read_stdin() -> Result<String, Failure> {
+pub(super) fn read_stdin() -> Result<String, Failure> {
     let mut text = String::new();
     let read = std::io::stdin().lock().take(MAX_STDIN_BYTES).read_to_string(&mut text);
     read.map_err(|error| Failure::Usage(format!("standard input cannot be read: {error}")))?;

@@ -77,7 +77,7 @@ pub struct Subject {
     circumstances: Option<String>,
     entity: Option<String>,
     text: String,
-    /// Where each field of a call begins in the text; none for an action in words.
+    /// Where each field of a call begins in the text, and what was added behind an action in words.
     fields: Vec<(usize, String)>,
 }
 
@@ -92,6 +92,7 @@ impl Subject {
             Action::Text(text) => {
                 written.text.push_str(text);
                 written.room()?;
+                written.quoted("action", text)?;
             }
             Action::Call(call) => written.call(call)?,
         }
@@ -204,9 +205,14 @@ pub(super) struct Document<'s> {
     entity: Option<&'s str>,
 }
 
-/// What the program that a tool runs is called by, and what it is run with.
-const PROGRAM: [&str; 4] = ["command", "cmd", "program", "executable"];
-const RUN_WITH: [&str; 3] = ["args", "arguments", "argv"];
+/// What stands between two fields of a call.
+pub(super) const BORDER: &str = " · ";
+
+/// What the program that a tool runs is called by, and what it is run with, in the order in which it is written.
+const PROGRAM: [&str; 10] =
+    ["command", "cmd", "program", "executable", "binary", "bin", "exe", "file", "path", "name"];
+const RUN_WITH: [&str; 9] =
+    ["options", "opts", "flags", "args", "arguments", "argv", "params", "parameters", "paths"];
 
 /// An action as it is being written.
 #[derive(Default)]
@@ -223,27 +229,23 @@ impl Written {
         if self.text.trim().is_empty() {
             return Ok(());
         }
-        self.args(&call.args)?;
+        self.object("args", &call.args)?;
         if let Some(target) = &call.target {
             self.field("target", target)?;
         }
         self.value("context", &call.context)
     }
 
-    /// Adds the arguments, a program and what it is run with as one: `{"command": "rm", "args": ["-rf", "/"]}`.
-    fn args(&mut self, args: &Map<String, Value>) -> Result<(), Fault> {
-        let program = PROGRAM.iter().find_map(|name| Some((*name, args.get(*name)?.as_str()?)));
-        let with = RUN_WITH.iter().find_map(|name| Some((*name, words(args.get(*name)?.as_array()?)?)));
-        let line = program.zip(with);
-        if let Some(((name, program), (_, with))) = &line {
-            self.field(&format!("args.{name}"), &format!("{program} {with}"))?;
+    /// Adds the members of an object, a program and what it is run with as one: `{"command": "rm", "args": ["-rf", "/"]}`.
+    fn object(&mut self, path: &str, object: &Map<String, Value>) -> Result<(), Fault> {
+        let line = Line::of(object);
+        if let Some(line) = &line {
+            self.field(&format!("{path}.{}", line.program), &line.text)?;
         }
-        let written = |name: &str| {
-            line.as_ref().is_some_and(|((program, _), (with, _))| name == *program || name == *with)
-        };
-        args.iter()
-            .filter(|(name, _)| !written(name))
-            .try_for_each(|(name, value)| self.value(&format!("args.{name}"), value))
+        object
+            .iter()
+            .filter(|(name, _)| !line.as_ref().is_some_and(|line| line.has(name)))
+            .try_for_each(|(name, value)| self.value(&format!("{path}.{name}"), value))
     }
 
     /// Adds a field; of an object each part for itself, and of a list too, but for one of words alone: `["rm", "-rf", "/"]`
@@ -256,17 +258,43 @@ impl Written {
                 Some(words) => self.field(path, &words),
                 None => list.iter().try_for_each(|value| self.value(path, value)),
             },
+            Value::Object(object) => self.object(path, object),
+            Value::String(text) => {
+                self.field(path, text)?;
+                self.quoted(path, text)
+            }
+            Value::Bool(_) | Value::Number(_) => scalar(value).map_or(Ok(()), |text| self.field(path, &text)),
+        }
+    }
+
+    /// Adds the commands that `text` holds in pieces, where it is JSON. What it says otherwise stands there already.
+    fn quoted(&mut self, path: &str, text: &str) -> Result<(), Fault> {
+        if !text.trim_start().starts_with(['{', '[']) {
+            return Ok(());
+        }
+        serde_json::from_str::<Value>(text).map_or(Ok(()), |value| self.commands(path, &value))
+    }
+
+    fn commands(&mut self, path: &str, value: &Value) -> Result<(), Fault> {
+        match value {
             Value::Object(object) => {
-                object.iter().try_for_each(|(name, value)| self.value(&format!("{path}.{name}"), value))
+                if let Some(line) = Line::of(object) {
+                    self.field(&format!("{path}.{}", line.program), &line.text)?;
+                }
+                object.iter().try_for_each(|(name, value)| self.commands(&format!("{path}.{name}"), value))
             }
-            Value::String(_) | Value::Bool(_) | Value::Number(_) => {
-                scalar(value).map_or(Ok(()), |text| self.field(path, &text))
-            }
+            Value::Array(list) => match words(list) {
+                Some(words) if list.len() > 1 => self.field(path, &words),
+                _ => list.iter().try_for_each(|value| self.commands(path, value)),
+            },
+            // Each such text is shorter than the one that it stands in.
+            Value::String(text) => self.quoted(path, text),
+            Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
         }
     }
 
     fn field(&mut self, path: &str, text: &str) -> Result<(), Fault> {
-        self.text.push_str(" · ");
+        self.text.push_str(BORDER);
         self.fields.push((self.text.len(), path.to_owned()));
         self.text.push_str(path.rsplit('.').next().unwrap_or(path));
         self.text.push('=');
@@ -280,6 +308,44 @@ impl Written {
             return Err(Fault::invalid(format!("action: expected at most {MAX_ACTION} characters")));
         }
         Ok(())
+    }
+}
+
+/// A program with what it is run with, of an object that has both.
+struct Line<'o> {
+    /// What the program is called by there.
+    program: &'static str,
+    /// As a shell would have it.
+    text: String,
+    object: &'o Map<String, Value>,
+}
+
+impl<'o> Line<'o> {
+    fn of(object: &'o Map<String, Value>) -> Option<Self> {
+        let (program, mut text) = PROGRAM.iter().find_map(|name| {
+            let text = object.get(*name)?.as_str()?;
+            Some((*name, text.to_owned()))
+        })?;
+        let alone = text.len();
+        for with in RUN_WITH.iter().filter_map(|name| run_with(object.get(*name)?)) {
+            text.push(' ');
+            text.push_str(&with);
+        }
+        (text.len() > alone).then_some(Self { program, text, object })
+    }
+
+    /// Whether the member `name` is part of it.
+    fn has(&self, name: &str) -> bool {
+        name == self.program || RUN_WITH.contains(&name) && self.object.get(name).and_then(run_with).is_some()
+    }
+}
+
+/// What a program is run with, as one text: a list of words, or a text.
+fn run_with(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::Array(list) if !list.is_empty() => words(list).map(Cow::Owned),
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        _ => None,
     }
 }
 
@@ -341,8 +407,29 @@ mod tests {
                 "sh · command=head -n 5 · cwd=/",
             ),
             (
+                json!({ "tool": "sh", "args": { "steps": [{ "command": "rm", "args": ["-rf", "/"] }, { "run": "ls" }] } }),
+                "sh · command=rm -rf / · run=ls",
+            ),
+            (
+                json!({ "tool": "sh", "args": { "command": { "name": "rm", "args": ["-rf", "/"] } } }),
+                "sh · name=rm -rf /",
+            ),
+            (
+                json!({ "tool": "sh", "args": { "bin": "rm", "flags": ["-rf"], "params": ["/", 1], "program": 5 } }),
+                "sh · bin=rm -rf / 1 · program=5",
+            ),
+            (json!({ "tool": "sh", "args": { "program": "rm", "argv": "-rf /" } }), "sh · program=rm -rf /"),
+            (
+                json!({ "tool": "sh", "args": { "x": r#"{"cmd": ["rm", "-rf", "/"], "n": 1}"# } }),
+                r#"sh · x={"cmd": ["rm", "-rf", "/"], "n": 1} · cmd=rm -rf /"#,
+            ),
+            (
+                json!(r#"{"tool": "sh", "args": {"x": "{\"bin\": \"rm\", \"args\": \"-rf\"}"}}"#),
+                r#"{"tool": "sh", "args": {"x": "{\"bin\": \"rm\", \"args\": \"-rf\"}"}} · bin=rm -rf"#,
+            ),
+            (
                 json!({ "tool": "sh", "args": { "cmd": "rm \\\n-rf /", "args": [], "env": [{ "A": 1 }] } }),
-                "sh · cmd=rm   -rf /  · A=1",
+                "sh · cmd=rm   -rf / · A=1",
             ),
         ] {
             assert_eq!(subject(call).unwrap().text(), text);

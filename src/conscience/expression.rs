@@ -4,13 +4,18 @@
 //! of those in one pass; an expression whose words are absent is not tried, and one that was never tried takes no memory.
 //! The idea is that of RE2's `FilteredRE2`.
 
+use std::borrow::Cow;
+use std::convert::Infallible;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
 use regex::{Regex, RegexBuilder};
+use regex_syntax::ast;
 use regex_syntax::hir::{Hir, HirKind};
 
+use super::action::BORDER;
 use crate::wire::Fault;
 
 /// Most memory that one compiled expression may take, in bytes; and as much for the states that it makes as it runs.
@@ -75,7 +80,54 @@ impl fmt::Debug for Expression {
 }
 
 fn build(source: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(source).case_insensitive(true).size_limit(SIZE).dfa_size_limit(SIZE).build()
+    let source = ending_with_fields(source);
+    RegexBuilder::new(&source).case_insensitive(true).size_limit(SIZE).dfa_size_limit(SIZE).build()
+}
+
+/// `source`, with each `$` matching before the border of a field too: what ends an argument ends there, whatever other
+/// arguments a call has.
+fn ending_with_fields(source: &str) -> Cow<'_, str> {
+    let Ok(read) = ast::parse::Parser::new().parse(source) else { return Cow::Borrowed(source) };
+    let Ok(ends) = ast::visit(&read, Ends(Vec::new()));
+    let mut written = Cow::Borrowed(source);
+    for span in ends.into_iter().rev() {
+        // Spaces as escapes, because `x` ignores others.
+        let border = BORDER.replace(' ', r"\x20");
+        written.to_mut().replace_range(span, &format!("(?:$|{border})"));
+    }
+    written
+}
+
+/// Collects where each `$` stands.
+struct Ends(Vec<Range<usize>>);
+
+impl ast::Visitor for Ends {
+    type Output = Vec<Range<usize>>;
+    type Err = Infallible;
+
+    fn finish(self) -> Result<Self::Output, Infallible> {
+        Ok(self.0)
+    }
+
+    fn visit_pre(&mut self, part: &ast::Ast) -> Result<(), Infallible> {
+        if let ast::Ast::Assertion(assertion) = part
+            && assertion.kind == ast::AssertionKind::EndLine
+        {
+            self.0.push(assertion.span.start.offset..assertion.span.end.offset);
+        }
+        Ok(())
+    }
+}
+
+/// The matches of `regex` in `text`, without the border of a field that a `$` took with it.
+pub(super) fn found_in<'r, 't>(
+    regex: &'r Regex,
+    text: &'t str,
+) -> impl Iterator<Item = Range<usize>> + use<'r, 't> {
+    regex.find_iter(text).map(|found| {
+        let own = found.as_str().strip_suffix(BORDER).unwrap_or(found.as_str());
+        found.start()..found.start() + own.len()
+    })
 }
 
 /// Words of which each match of `hir` contains one; `None` when it may do without any.
@@ -179,6 +231,20 @@ mod tests {
         for open in [r"\d+", "(?:abc)*x?.", "abc|.", r"[xyz]\w", "é+"] {
             assert_eq!(needs(open), Vec::<String>::new(), "{open}");
         }
+    }
+
+    #[test]
+    fn the_end_of_a_field_is_an_end() {
+        let found = |source: &str, text: &str| {
+            let expression = Expression::new(source).unwrap();
+            found_in(expression.regex(), text).map(|found| text[found].to_owned()).collect::<Vec<_>>()
+        };
+        let source = r"delete from \w+\s*(?:;|$|--)";
+        for text in ["delete from a", "sql=delete from a · timeout=5", "delete from a · context=x"] {
+            assert_eq!(found(source, text), ["delete from a"], "{text}");
+        }
+        assert_eq!(found(source, "delete from a where b"), Vec::<String>::new());
+        assert_eq!(found(r"(?x) from [$] \s \$ $ # the end: $", "from$ $ · from$ $"), ["from$ $", "from$ $"]);
     }
 
     #[test]

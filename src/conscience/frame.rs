@@ -263,7 +263,7 @@ fn asks(reading: &Reading<'_>, first: usize) -> bool {
 /// A word of care stands shortly before the match, with nothing between that begins another deed.
 fn cares_before(reading: &Reading<'_>, first: usize) -> bool {
     for at in (first.saturating_sub(REACH)..first).rev() {
-        if reading.before(at + 1) >= Break::Comma {
+        if reading.before(at + 1) != Break::None {
             return false;
         }
         if reading.cares(at) {
@@ -310,7 +310,7 @@ fn cares_before(reading: &Reading<'_>, first: usize) -> bool {
 fn cares_after(reading: &Reading<'_>, last: usize) -> bool {
     matches!(reading.word(last), "victims" | "survivors")
         || (last + 1..reading.len().min(last + 3))
-            .take_while(|&at| reading.before(at) < Break::Comma)
+            .take_while(|&at| reading.before(at) == Break::None)
             .any(|at| reading.cares_after(at))
 }
 

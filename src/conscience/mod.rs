@@ -12,6 +12,7 @@ mod action;
 mod body;
 mod decisions;
 mod derive;
+mod doubt;
 mod evaluate;
 mod explain;
 mod expression;

@@ -3,6 +3,7 @@
 //! Pure. The rule of thumb is that doubt never acquits: a match stands unless exactly one negation (or an odd number of
 //! them) clearly reaches it. So "never harm" and "prevent him from harming" are cancelled, while "not only harm", "do
 //! not stop harming", "do not hesitate to harm" and "avoid the guard and harm" stand.
+//! Where more is at stake the whole sentence is looked at besides: see [`super::doubt`].
 
 use super::text::{Break, Token};
 use super::words;
@@ -21,10 +22,12 @@ pub(super) fn cancels(tokens: &[Token], from: usize, first: usize, listed: impl 
     // Whether a relative clause or "from" stands between: "anyone who would harm", "from people that harm".
     let mut relative = false;
     let mut lets = false;
+    // "let nobody see you": it is the witness that is denied.
+    let mut perceived = false;
     for at in (first.saturating_sub(LOOK_BACK).max(from)..first).rev() {
         let word = tokens[at].word.as_str();
         match tokens[at + 1].before {
-            Break::Field | Break::Clause | Break::Line | Break::Sentence => break,
+            Break::Value | Break::Field | Break::Clause | Break::Line | Break::Sentence => break,
             Break::Comma if !listed(at) => break,
             Break::Comma | Break::None => {}
         }
@@ -81,7 +84,9 @@ pub(super) fn cancels(tokens: &[Token], from: usize, first: usize, listed: impl 
                     let denied = word == "without" && is_denied(tokens, at);
                     seen.denial(between <= reach && binds && !denied);
                 }
+                seen.undone += usize::from(perceived && matches!(word, "let" | "lets"));
                 lets |= words::lets(word);
+                perceived |= words::perceives(word);
             }
         }
     }

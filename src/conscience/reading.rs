@@ -9,7 +9,7 @@ use super::lexicon::{self, Classes};
 use super::phrase::MAX_GAP;
 use super::text::{self, Break, Token};
 use super::vocabulary::{Choice, CompiledPhrase, CompiledStep, Vocabulary, Word};
-use super::{negation, words};
+use super::{doubt, negation, words};
 
 /// How many words back a pronoun may find what it means.
 const LOOK_BACK: usize = 40;
@@ -19,6 +19,9 @@ const SPAN: usize = 64;
 
 /// Places that a step may follow the one before at, skipped words included.
 const NEAR: usize = 12;
+
+/// Words that the name of a field has at most, to be known as one.
+const NAME: usize = 4;
 
 /// A text, looked up in a vocabulary.
 pub(super) struct Reading<'v> {
@@ -101,11 +104,26 @@ impl<'v> Reading<'v> {
         self.classes[at] & lexicon::CARES_AFTER != 0
     }
 
-    /// The words of the sentence that word `at` is in, as far as it stands in one line.
+    /// The words of the sentence that word `at` is in, as far as it stands in one line and in one field of a call.
     pub(super) fn sentence(&self, at: usize) -> Range<usize> {
-        let start = (0..=at).rev().find(|&i| self.before(i) >= Break::Line).unwrap_or(0);
-        let end = (at + 1..self.len()).find(|&i| self.before(i) >= Break::Line).unwrap_or(self.len());
+        self.between(at, |before| before >= Break::Line || before.parts_fields())
+    }
+
+    /// The same, over all fields of a call.
+    fn statement(&self, at: usize) -> Range<usize> {
+        self.between(at, |before| before >= Break::Line)
+    }
+
+    fn between(&self, at: usize, ends: impl Fn(Break) -> bool) -> Range<usize> {
+        let start = (0..=at).rev().find(|&i| ends(self.before(i))).unwrap_or(0);
+        let end = (at + 1..self.len()).find(|&i| ends(self.before(i))).unwrap_or(self.len());
         start..end
+    }
+
+    /// Where to look for what speaks for a match from `first` to `last`: in its sentence and its fields alone, so that
+    /// no other argument of a call and no context can.
+    fn around(&self, first: usize, last: usize) -> Range<usize> {
+        self.sentence(first).start..self.sentence(last).end
     }
 
     /// The first word that ends after `byte`.
@@ -172,13 +190,39 @@ impl<'v> Reading<'v> {
     /// The last word of the shortest match of `phrase` that begins at `first`.
     pub(super) fn matches(&self, phrase: &CompiledPhrase, first: usize) -> Option<usize> {
         let last = self.matches_steps(&phrase.steps, first)?;
-        let holds = |steps: &Vec<CompiledStep>| self.holds(steps, first);
-        (phrase.also.iter().all(holds) && !phrase.unless.iter().any(holds)).then_some(last)
+        // What a phrase demands may stand in any field, what it must not hold counts near it alone: doubt does not acquit.
+        let demanded = |steps: &Vec<CompiledStep>| {
+            self.has_words(steps) && self.statement(first).any(|at| self.matches_steps(steps, at).is_some())
+        };
+        let held = |steps: &Vec<CompiledStep>| self.holds(steps, self.around(first, last));
+        (phrase.also.iter().all(demanded) && !phrase.unless.iter().any(held)).then_some(last)
     }
 
-    /// Whether the sentence of word `at` has `steps` anywhere.
-    fn holds(&self, steps: &[CompiledStep], at: usize) -> bool {
-        self.has_words(steps) && self.sentence(at).any(|first| self.matches_steps(steps, first).is_some())
+    /// Whether the exception `phrase` speaks for a match from `first` to `last`: it stands in the match's sentence, and
+    /// where it has to be `close`, it has the match's first or last word.
+    pub(super) fn excuses(&self, phrase: &CompiledPhrase, first: usize, last: usize, close: bool) -> bool {
+        let around = self.around(first, last);
+        let stands = |at: usize| {
+            let end = self.matches_steps(&phrase.steps, at).filter(|&end| end < around.end);
+            end.is_some_and(|end| !close || [first, last].iter().any(|word| (at..=end).contains(word)))
+        };
+        let held = |steps: &Vec<CompiledStep>| self.holds(steps, around.clone());
+        self.has_words_for(phrase)
+            && around.clone().any(stands)
+            && phrase.also.iter().all(held)
+            && !phrase.unless.iter().any(held)
+    }
+
+    /// Whether the sentence of a match has a word that turns what it seems to be: "it would be wrong not to".
+    pub(super) fn feigned(&self, first: usize, last: usize) -> bool {
+        self.around(first, last).any(|at| words::is_negator(self.word(at)) || doubt::feigns(self.word(at)))
+    }
+
+    /// Whether `steps` stand anywhere within `range`.
+    fn holds(&self, steps: &[CompiledStep], range: Range<usize>) -> bool {
+        let end = range.end;
+        self.has_words(steps)
+            && range.into_iter().any(|at| self.matches_steps(steps, at).is_some_and(|last| last < end))
     }
 
     fn matches_steps(&self, steps: &[CompiledStep], first: usize) -> Option<usize> {
@@ -238,7 +282,8 @@ impl<'v> Reading<'v> {
             if joins && at != from || words::ends_phrase(word) && !passes {
                 break;
             }
-            if !determines && !joins && !counts && word != "of" {
+            let passes = determines || joins || counts || word == "of" || self.is_number(at);
+            if !passes && !self.is_field_name(at) {
                 gap += 1;
                 if gap > MAX_GAP {
                     break;
@@ -246,6 +291,15 @@ impl<'v> Reading<'v> {
             }
         }
         found
+    }
+
+    /// Whether word `at` belongs to the name of a field: `table=` or `dry_run=`.
+    fn is_field_name(&self, at: usize) -> bool {
+        let parts = |i: &usize| self.before(*i) != Break::None;
+        let ends = (at + 1..self.len().min(at + 1 + NAME)).find(parts);
+        let begins = (at.saturating_sub(NAME)..=at).rev().find(parts);
+        ends.is_some_and(|i| self.before(i) == Break::Value)
+            && begins.is_some_and(|i| self.before(i) == Break::Field)
     }
 
     /// Whether word `at` is a participle that only describes what follows: "the injured man", "treat injured people".
@@ -260,10 +314,19 @@ impl<'v> Reading<'v> {
     }
 
     /// Whether a match from `first` to `last` is denied or prevented, before it or within it; `opens` says which words
-    /// begin a match of the same rule.
-    pub(super) fn cancelled(&self, first: usize, last: usize, opens: impl Fn(Word) -> bool) -> bool {
+    /// begin a match of the same rule. Where it has to be `plain`, the rest of the sentence must not make it doubtful.
+    pub(super) fn cancelled(
+        &self,
+        first: usize,
+        last: usize,
+        opens: impl Fn(Word) -> bool,
+        plain: bool,
+    ) -> bool {
         let listed = |at: usize| self.words[at].is_some_and(&opens);
-        negation::cancels(&self.tokens, 0, first, listed)
-            || last > first && negation::cancels(&self.tokens, first + 1, last, listed)
+        let cancels = |from: usize, at: usize| {
+            negation::cancels(&self.tokens, from, at, listed)
+                && (!plain || doubt::is_plain(&self.tokens, self.around(first, last), at, listed))
+        };
+        cancels(0, first) || last > first && cancels(first + 1, last)
     }
 }

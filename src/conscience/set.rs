@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::action::Subject;
 use super::body::{Answer, Inquiry};
-use super::expression::{Expression, Screen};
+use super::expression::{Expression, Screen, found_in};
 use super::frame::Frame;
 use super::lexicon;
 use super::model::{MAX_BODIES, MAX_RULES, MAX_SET_PATTERNS, Rule, Stance};
@@ -160,6 +160,12 @@ impl RuleSet {
         self.beginning_with.of(word).iter().any(|&phrase| self.phrases[phrase as usize].rule == rule)
     }
 
+    /// Whether a match of `rule` is denied or prevented; in a rule with a veto, beyond doubt.
+    fn cancelled(&self, rule: usize, reading: &Reading, first: usize, last: usize) -> bool {
+        let veto = self.rules[rule].rule.veto;
+        reading.cancelled(first, last, |word| self.opens(rule, word), veto)
+    }
+
     /// The rules, ordered by name.
     pub fn rules(&self) -> impl ExactSizeIterator<Item = &Rule> {
         self.rules.iter().map(|p| &p.rule)
@@ -210,8 +216,8 @@ impl RuleSet {
                     && reading.has_words_for(phrase)
                     && let Some(last) = reading.matches(phrase, at)
                     && !reading.describes(at)
-                    && !reading.cancelled(at, if far { last } else { at }, |word| self.opens(rule, word))
-                    && !self.excepted(rule, &reading, text, at, last)
+                    && !self.cancelled(rule, &reading, at, if far { last } else { at })
+                    && !self.excepted(rule, &reading, text, at, last, true)
                     && in_scope(rule)
                 {
                     let (start, end) = (reading.token(at).start, reading.token(last).end);
@@ -224,18 +230,17 @@ impl RuleSet {
             if hits[rule].is_some() {
                 continue;
             }
-            let found = regex.find_iter(text).find(|found| {
-                let first = reading.word_at(found.start());
-                let last =
-                    reading.word_at(found.end().saturating_sub(1)).min(reading.len().saturating_sub(1));
+            let found = found_in(regex, text).find(|found| {
+                let first = reading.word_at(found.start);
+                let last = reading.word_at(found.end.saturating_sub(1)).min(reading.len().saturating_sub(1));
                 first >= reading.len()
-                    || !reading.cancelled(first, first, |word| self.opens(rule, word))
-                        && !self.excepted(rule, &reading, text, first, last.max(first))
+                    || !self.cancelled(rule, &reading, first, first)
+                        && !self.excepted(rule, &reading, text, first, last.max(first), false)
             });
             if let Some(found) = found
                 && in_scope(rule)
             {
-                hits[rule] = Some(Hit { start: found.start(), end: found.end() });
+                hits[rule] = Some(Hit { start: found.start, end: found.end });
             }
         }
         let mut answers = self.ask_bodies(subject, &hits, limit).into_iter().peekable();
@@ -279,18 +284,32 @@ impl RuleSet {
     }
 
     /// Whether an exception of `rule` cancels its match from word `first` to word `last`: a phrase or a kind of sentence
-    /// that the match's sentence holds, or a regular expression that shares a character with the match.
-    fn excepted(&self, rule: usize, reading: &Reading<'_>, text: &str, first: usize, last: usize) -> bool {
+    /// that the match's sentence holds, or a regular expression that shares a character with the match. Where the rule has
+    /// a veto, either has to have the match's first or last word, and the sentence must not be one that says the opposite.
+    /// Where the match was not `spoken`, but found by a regular expression, no kind of sentence excuses it: a command does
+    /// the same in a story.
+    fn excepted(
+        &self,
+        rule: usize,
+        reading: &Reading<'_>,
+        text: &str,
+        first: usize,
+        last: usize,
+        spoken: bool,
+    ) -> bool {
+        let veto = self.rules[rule].rule.veto;
         self.exceptions[rule].iter().any(|exception| match exception {
-            Exception::Phrase(phrase) => {
-                reading.has_words_for(phrase)
-                    && reading.sentence(first).any(|at| reading.matches(phrase, at).is_some())
-            }
+            Exception::Phrase(phrase) => reading.excuses(phrase, first, last, veto),
             Exception::Expression(expression) => {
-                let (start, end) = (reading.token(first).start, reading.token(last).end);
-                expression.regex().find_iter(text).any(|found| found.start() < end && start < found.end())
+                let ends = if veto { [first..=first, last..=last] } else { [first..=last, first..=last] };
+                let ends =
+                    ends.map(|words| (reading.token(*words.start()).start, reading.token(*words.end()).end));
+                found_in(expression.regex(), text)
+                    .any(|found| ends.iter().any(|(start, end)| found.start < *end && *start < found.end))
             }
-            Exception::Frame(frame) => frame.holds(reading, first, last),
+            Exception::Frame(frame) => {
+                spoken && frame.holds(reading, first, last) && !(veto && reading.feigned(first, last))
+            }
         })
     }
 }

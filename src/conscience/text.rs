@@ -1,7 +1,10 @@
 //! A text as the matcher sees it: words in lower case, without diacritics, and what separates them.
 //!
-//! Pure. Folding makes `Häârm`, `ＨＡＲＭ`, a `harm` with a zero-width space in it and one with a Cyrillic `а` the same word.
+//! Pure. Folding makes `Häârm`, `ＨＡＲＭ`, `𝐡𝐚𝐫𝐦`, a `harm` with a zero-width space in it and one with a Cyrillic `а` the same word.
 //! It does not undo other disguise (`h4rm`): that is a matter for a judge that reads, not for rules.
+
+use icu_normalizer::DecomposingNormalizerBorrowed;
+use icu_properties::props::{BinaryProperty, DefaultIgnorableCodePoint, EnumeratedProperty, GeneralCategory};
 
 /// Words that a line has at least when the next one, in lower case, only goes on with it.
 const WRAPPED: usize = 4;
@@ -11,13 +14,15 @@ const WRAPPED: usize = 4;
 pub(super) enum Break {
     /// Blanks, hyphens, quotation marks.
     None,
-    /// `=` or `·`: from a name to its value, from one field of a call to the next.
+    /// `=`: from a name to its value.
+    Value,
+    /// `·`: from one field of a call to the next.
     Field,
     /// A comma.
     Comma,
     /// A bracket, colon or dash.
     Clause,
-    /// The end of a line, where no more than that says whether a sentence ends.
+    /// The end of a line, or dots in a row, where no more than that says whether a sentence ends.
     Line,
     /// The end of a sentence, a paragraph or a shell command.
     Sentence,
@@ -44,11 +49,14 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
     let mut current: Option<Token> = None;
     let mut gap = Gap { before: Break::Sentence, ..Gap::default() };
     let mut chars = text.char_indices().peekable();
+    // Whether the character before was a dot.
+    let mut dotted = false;
     while let Some((at, c)) = chars.next() {
         if is_invisible(c) {
             continue;
         }
         if c.is_alphanumeric() {
+            dotted = false;
             let token = current.get_or_insert_with(|| Token {
                 start: at,
                 end: at,
@@ -72,9 +80,11 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
             tokens.push(token);
             gap = Gap { line: gap.line + 1, ..Gap::default() };
         }
+        let dot = std::mem::replace(&mut dotted, c == '.');
         match c {
             '\n' => gap.ends += 1,
             '\r' if next != Some('\n') => gap.ends += 1,
+            '.' if next == Some('.') || dot => gap.before = gap.before.max(Break::Line),
             c => gap.before = gap.before.max(separates(c, next)),
         }
     }
@@ -106,6 +116,13 @@ impl Default for Gap {
     }
 }
 
+impl Break {
+    /// Whether it stands between two fields of a call, or between a field's name and its value.
+    pub(super) const fn parts_fields(self) -> bool {
+        matches!(self, Self::Value | Self::Field)
+    }
+}
+
 impl Gap {
     /// What it separates a word that begins with `first` by; from here on words are counted in a new line.
     fn before(&mut self, first: char) -> Break {
@@ -127,45 +144,38 @@ fn separates(c: char, next: Option<char>) -> Break {
         // What a shell runs next.
         '&' | '|' if next == Some(c) => Break::Sentence,
         ':' if next.is_none_or(|n| !n.is_alphanumeric()) => Break::Clause,
-        '—' | '–' | '(' | ')' | '…' => Break::Clause,
+        '—' | '–' | '(' | ')' => Break::Clause,
+        '…' => Break::Line,
         ',' => Break::Comma,
-        '=' | '·' => Break::Field,
+        '=' => Break::Value,
+        '·' => Break::Field,
         _ => Break::None,
     }
 }
 
-/// Zero-width characters, soft hyphen and combining marks.
+/// What is not seen, or only as a mark on the character before: format and control characters, combining marks, and
+/// whatever else Unicode lets a reader leave out.
 fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+    if c.is_ascii() {
+        return c.is_ascii_control() && !c.is_ascii_whitespace() && c != '\u{b}';
+    }
+    matches!(
+        GeneralCategory::for_char(c),
+        GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark | GeneralCategory::Format
+    ) || DefaultIgnorableCodePoint::for_char(c)
 }
 
+/// Adds `c` in lower case, as the ASCII letters that it is a form of: full-width, mathematical, circled, with an accent.
 fn fold(c: char, into: &mut String) {
     if c.is_ascii() {
         into.push(c.to_ascii_lowercase());
         return;
     }
-    let c = match c {
-        // Full-width forms stand 0xFEE0 above ASCII.
-        '\u{ff01}'..='\u{ff5e}' => char::from_u32(c as u32 - 0xfee0).unwrap_or(c),
-        c => c,
-    };
-    for c in c.to_lowercase() {
+    let plain = DecomposingNormalizerBorrowed::new_nfkd();
+    let letters =
+        plain.normalize_iter(std::iter::once(c)).filter(|c| c.is_alphanumeric() && !is_invisible(*c));
+    for c in letters.flat_map(char::to_lowercase) {
         match c {
-            'à'..='å' | 'ā' | 'ă' | 'ą' => into.push('a'),
-            'ç' | 'ć' | 'ĉ' | 'ċ' | 'č' => into.push('c'),
-            'ď' | 'đ' | 'ð' => into.push('d'),
-            'è'..='ë' | 'ē' | 'ĕ' | 'ė' | 'ę' | 'ě' => into.push('e'),
-            'ĝ' | 'ğ' | 'ġ' | 'ģ' => into.push('g'),
-            'ì'..='ï' | 'ĩ' | 'ī' | 'ĭ' | 'į' | 'ı' => into.push('i'),
-            'ĺ' | 'ļ' | 'ľ' | 'ł' => into.push('l'),
-            'ñ' | 'ń' | 'ņ' | 'ň' => into.push('n'),
-            'ò'..='ö' | 'ø' | 'ō' | 'ŏ' | 'ő' => into.push('o'),
-            'ŕ' | 'ŗ' | 'ř' => into.push('r'),
-            'ś' | 'ŝ' | 'ş' | 'š' | 'ș' => into.push('s'),
-            'ţ' | 'ť' | 'ț' => into.push('t'),
-            'ù'..='ü' | 'ũ' | 'ū' | 'ŭ' | 'ů' | 'ű' | 'ų' => into.push('u'),
-            'ý' | 'ÿ' => into.push('y'),
-            'ź' | 'ż' | 'ž' => into.push('z'),
             // Letters that look the same: Cyrillic and Greek, as in the confusables of Unicode's UTS #39.
             'а' | 'α' => into.push('a'),
             'в' => into.push('b'),
@@ -186,10 +196,14 @@ fn fold(c: char, into: &mut String) {
             'ν' => into.push('v'),
             'х' | 'χ' => into.push('x'),
             'у' => into.push('y'),
+            // Letters that are no forms of others, and are written for them.
+            'đ' | 'ð' => into.push('d'),
+            'ı' => into.push('i'),
+            'ł' => into.push('l'),
+            'ø' => into.push('o'),
             'æ' => into.push_str("ae"),
             'œ' => into.push_str("oe"),
             'ß' => into.push_str("ss"),
-            c if is_invisible(c) => {}
             c => into.push(c),
         }
     }
@@ -206,10 +220,20 @@ mod tests {
     #[test]
     fn case_diacritics_width_and_invisible_characters_make_no_difference() {
         for text in
-            ["HARM", "härm", "ha\u{308}rm", "ＨＡＲＭ", "ha\u{200b}rm", "\u{feff}harm", "hаrm", "НΑRM"]
+            ["HARM", "härm", "ha\u{308}rm", "ＨＡＲＭ", "𝐇𝓪𝖗𝙢", "ⒽⓐⓇⓜ", "🄷🄰🅁🄼", "ₕₐrᵐ", "hаrm", "НΑRM"]
         {
             assert_eq!(words(text), ["harm"], "{text:?}");
         }
+        for c in "\u{0}\u{8}\u{7f}\u{ad}\u{61c}\u{115f}\u{17b5}\u{180e}\u{1ab0}\u{200b}\u{200f}\u{202a}\u{202e}\u{2060}\u{2061}\
+                  \u{2064}\u{2066}\u{2069}\u{206a}\u{206f}\u{20dd}\u{300}\u{3164}\u{489}\u{fe0f}\u{feff}\u{ffa0}\u{fff9}\u{e0020}\u{e0100}"
+            .chars()
+        {
+            assert_eq!(words(&format!("{c}ha{c}{c}rm{c}")), ["harm"], "{c:?}");
+        }
+        assert_eq!(
+            words("Łódź İstanbul Œuvre Straße ﬁle naïve"),
+            ["lodz", "istanbul", "oeuvre", "strasse", "file", "naive"]
+        );
         assert_eq!(
             words("Don’t hurt the child's self-esteem"),
             ["dont", "hurt", "the", "childs", "self", "esteem"]
@@ -219,9 +243,9 @@ mod tests {
     #[test]
     fn punctuation_tells_clauses_from_lists() {
         let breaks: Vec<_> = tokens("a b, c. d 3.5; e (f) g=h && i").iter().map(|t| t.before).collect();
-        use Break::{Clause, Comma, Field, None, Sentence};
+        use Break::{Clause, Comma, None, Sentence, Value};
         let expected =
-            [Sentence, None, Comma, Sentence, None, None, Sentence, Clause, Clause, Field, Sentence];
+            [Sentence, None, Comma, Sentence, None, None, Sentence, Clause, Clause, Value, Sentence];
         assert_eq!(breaks, expected);
     }
 
@@ -237,6 +261,11 @@ mod tests {
             ("one fine day, kill my.\nneighbour", Sentence),
             ("things to kill:\nneighbour", Sentence),
             ("a line\nkill my\nneighbour", Line),
+            ("kill my... neighbour", Line),
+            ("kill my… neighbour", Line),
+            ("kill my .. neighbour", Line),
+            ("kill my. neighbour", Sentence),
+            ("kill my...\nneighbour", Sentence),
         ] {
             assert_eq!(tokens(text).last().unwrap().before, expected, "{text:?}");
         }

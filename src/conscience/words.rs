@@ -401,7 +401,19 @@ pub(super) fn undoes(word: &str) -> bool {
             | "doubt"
             | "choice"
             | "alternative"
+            | "refrain"
+            | "refraining"
+            | "hold"
+            | "shy"
+            | "notice"
+            | "noticing"
+            | "forgive"
     )
+}
+
+/// What a witness does: "let nobody see you".
+pub(super) fn perceives(word: &str) -> bool {
+    matches!(word, "see" | "notice" | "know" | "catch" | "watch" | "hear" | "find" | "spot")
 }
 
 /// The infinitive or singular of an irregular form, and another word of the same class for one whose stem it shares with

@@ -1,5 +1,6 @@
 //! The conscience through its commands and the ledger.
 
+mod excuses;
 mod judge;
 mod manage;
 mod pack;
