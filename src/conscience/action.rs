@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::model::MAX_ACTION;
-use crate::wire::Fault;
+use crate::wire::{Fault, distinct, distinct_object};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -60,13 +60,13 @@ pub struct ToolCall {
     /// The tool's name, such as `delete_file`.
     pub tool: String,
     /// Its arguments.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default, skip_serializing_if = "Map::is_empty", deserialize_with = "distinct_object")]
     pub args: Map<String, Value>,
     /// What it is done to: a file, a host, an MQTT topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// What else is known: a text or an object.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
+    #[serde(default, skip_serializing_if = "Value::is_null", deserialize_with = "distinct")]
     pub context: Value,
 }
 
@@ -396,6 +396,19 @@ mod tests {
         let at = subject.text().find("/etc").unwrap();
         assert_eq!((subject.field(0), subject.field(at)), (Some("tool"), Some("args.path")));
         assert_eq!(subject.tool(), Some("fs.deleteFile"));
+    }
+
+    #[test]
+    fn an_argument_that_stands_twice_is_refused() {
+        for call in [
+            r#"{"tool":"rm","args":{"path":"/data/a","path":"/etc"}}"#,
+            r#"{"tool":"rm","args":{"of":[{"path":"/data/a","path":"/etc"}]}}"#,
+            r#"{"tool":"rm","context":{"user":"a","user":"b"}}"#,
+        ] {
+            let error = serde_json::from_str::<Action>(call).unwrap_err();
+            assert!(error.to_string().contains("duplicate field"), "{error}");
+        }
+        assert!(serde_json::from_str::<Action>(r#"{"tool":"rm","args":[]}"#).is_err());
     }
 
     #[test]

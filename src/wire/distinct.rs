@@ -16,6 +16,19 @@ pub(crate) fn distinct<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Val
     deserializer.deserialize_any(Distinct)
 }
 
+/// As [`distinct`], where it has to be an object.
+///
+/// # Errors
+/// As [`distinct`], and when it is none.
+pub(crate) fn distinct_object<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Map<String, Value>, D::Error> {
+    match distinct(deserializer)? {
+        Value::Object(members) => Ok(members),
+        _ => Err(Error::custom("invalid type, expected an object")),
+    }
+}
+
 struct Distinct;
 
 impl<'de> serde::de::DeserializeSeed<'de> for Distinct {

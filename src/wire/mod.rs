@@ -12,7 +12,7 @@ pub mod topic;
 
 pub(crate) use codec::read;
 pub use codec::{Encoding, Payload};
-pub(crate) use distinct::distinct;
+pub(crate) use distinct::{distinct, distinct_object};
 pub(crate) use envelope::Metadata;
 pub use envelope::{Address, Credentials, Properties, Request, decode};
 pub use fault::{Code, Fault};
