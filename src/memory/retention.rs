@@ -142,6 +142,14 @@ impl Retention {
         !self.is_regular(last, now) && layers.into_iter().any(over)
     }
 
+    /// The time by which what was forgotten, and old versions, are to be due: `now`, as long as pruning runs when it should.
+    /// Else that of the last run: should the clock have jumped, what has become due since can still be brought back, and the
+    /// next run takes it.
+    #[must_use]
+    pub fn believed(&self, last: Option<Timestamp>, now: Timestamp) -> Timestamp {
+        if self.is_regular(last, now) { now } else { last.unwrap_or(Timestamp::from_millis(0)) }
+    }
+
     /// Whether the last run is no further back than runs are apart.
     fn is_regular(&self, last: Option<Timestamp>, now: Timestamp) -> bool {
         let apart = i64::try_from(self.horizon().as_millis()).unwrap_or(i64::MAX);

@@ -272,7 +272,8 @@ impl Control {
     pub(super) fn set_rebuilt(&self, shard: Shard, sequence: u64) {
         let mut inner = self.inner();
         inner.rebuild.remove(&shard);
-        inner.changes += 1;
+        // Who waits for what came meanwhile has asked before.
+        inner.urgent = true;
         let status = inner.shards.entry(shard).or_default();
         *status = Status { committed: sequence, damaged: false, rebuilds: status.rebuilds + 1, ..*status };
         drop(inner);

@@ -71,6 +71,7 @@ fn deed() -> impl Strategy<Value = Deed> {
 struct Map {
     records: BTreeMap<String, (Record, Option<Timestamp>)>,
     order: Vec<String>,
+    pruned: Option<Timestamp>,
 }
 
 impl Map {
@@ -96,6 +97,7 @@ impl Map {
                 record.layer = Layer::LongTerm;
             }
         }
+        let by = retention.believed(self.pruned.replace(now), now);
         // A month all of which is too old goes as a whole, with what is forgotten in it, unless something is pinned.
         let pinned: BTreeSet<_> = self
             .records
@@ -109,7 +111,7 @@ impl Map {
             let dropped = cutoff.is_some_and(|cutoff| shard.span().1 <= cutoff) && !pinned.contains(&shard);
             let too_old = cutoff.is_some_and(|cutoff| record.created < cutoff);
             match forgotten {
-                Some(since) => !dropped && since.plus_millis(7 * 86_400_000) > now,
+                Some(since) => !dropped && since.plus_millis(7 * 86_400_000) > by,
                 None => record.pinned || !too_old && record.is_live(now),
             }
         });

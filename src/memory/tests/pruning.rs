@@ -189,6 +189,36 @@ async fn a_clock_that_jumped_ahead_does_not_purge_most_of_what_can_be_brought_ba
 }
 
 #[tokio::test]
+async fn after_a_gap_what_has_become_due_meanwhile_waits_for_the_next_run() {
+    let node = Node::new(lazy());
+    node.store_many(Layer::Semantic, 0, 20).await;
+    let ids = node.ids().await;
+    node.forget(&ids[0]).await.unwrap();
+    let update =
+        requests::Update { id: ids[1].clone(), content: Some("another".into()), ..Default::default() };
+    let memory = node.memory.clone();
+    node.ledger.write(move |unit| memory.update(unit, &update, "tester")).await.unwrap();
+    node.prune(serde_json::json!({})).await.unwrap();
+    // Far less than the share, and yet it is not lost to a clock that is soon put right.
+    node.set_time("2027-12-05T12:00:00Z");
+    let planned = node.prune(serde_json::json!({ "dry_run": true })).await.unwrap();
+    assert_eq!((planned.purged, planned.versions, planned.confirm), (0, 0, None));
+    let pruned = node.prune(serde_json::json!({})).await.unwrap();
+    assert_eq!((pruned.purged, pruned.versions), (0, 0));
+    node.set_time("2026-11-22T12:00:00Z");
+    let undo = Forget { id: ids[0].clone(), undo: true, purge: false };
+    assert!(!node.forget_request(undo).await.unwrap().forgotten);
+    assert_eq!(node.get(&ids[1]).await.unwrap().history.unwrap().len(), 1);
+    // A node that runs once in a while purges nevertheless, by its next run.
+    node.forget(&ids[0]).await.unwrap();
+    for (day, expected) in [("2026-11-23", (0, 0)), ("2027-01-10", (0, 0)), ("2027-02-20", (1, 1))] {
+        node.set_time(&format!("{day}T12:00:00Z"));
+        let pruned = node.prune(serde_json::json!({})).await.unwrap();
+        assert_eq!((pruned.purged, pruned.versions), expected, "{day}");
+    }
+}
+
+#[tokio::test]
 async fn what_does_not_fit_goes_the_oldest_first() {
     let mut retention = Retention { max_share: 1.0, ..Retention::default() };
     retention.layers[Layer::Semantic as usize] = Keep { days: 0, max_bytes: 0 };
