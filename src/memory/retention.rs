@@ -162,7 +162,7 @@ impl Retention {
 }
 
 /// Records that a layer may lose unasked whatever its share of them is.
-const VERY_FEW: u64 = 10;
+const VERY_FEW: u64 = 3;
 
 /// What memory holds, or a run would take from it, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -370,8 +370,8 @@ mod tests {
             ([(151, 300), (0, 8_273)], None, true),
             ([(150, 300), (4_000, 8_273)], late, false),
             ([(0, 0), (0, 0)], late, false),
-            ([(10, 10), (0, 8_273)], late, false),
-            ([(11, 11), (0, 8_273)], late, true),
+            ([(3, 3), (0, 8_273)], late, false),
+            ([(4, 4), (0, 8_273)], late, true),
         ] {
             assert_eq!(retention.empties_a_layer(layers, last, now), expected, "{layers:?} {last:?}");
         }
