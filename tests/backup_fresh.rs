@@ -149,7 +149,9 @@ async fn a_ledger_from_the_stock_program_takes_the_place_of_that_of_a_node_that_
     assert!(done.status.success(), "{}", said(&done));
     daemon.start_again().await;
     asker.ask_ok("memory/get", json!({ "id": id })).await;
-    assert_eq!(asker.ask_ok("memory/stats", json!({})).await["layers"][0]["records"], 1);
+    // The last one may have been answered and not yet acknowledged: then the broker delivers it to the ledger that is there now.
+    let records = asker.ask_ok("memory/stats", json!({})).await["layers"][0]["records"].as_u64().unwrap();
+    assert!((1..=2).contains(&records), "{records} of 51");
     orchd(&daemon, &["audit", "verify"]);
     daemon.terminate().await;
 }

@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -16,7 +17,7 @@ const MARK: &str = "PLANTED0secret0";
 fn plant(dir: &Path, name: &str) -> String {
     let path = dir.join(name);
     fs::write(&path, format!("{MARK}{name}-of-more-than-thirty-two-bytes")).unwrap();
-    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     path.display().to_string()
 }
 
@@ -163,4 +164,30 @@ async fn planted_secrets_are_found_nowhere() {
         Vec::<std::path::PathBuf>::new(),
         "a secret file"
     );
+}
+
+#[tokio::test]
+async fn what_a_node_keeps_is_its_own_alone() {
+    let Some(broker) = mosquitto(MosquittoOptions::default()).await else { return };
+    let daemon = Daemon::start(DaemonOptions::new("n1", Via::Tls(broker.tls_addr(), broker.ca()))).await;
+    let mut app = Asker::over_tls(&broker, "app").await;
+    app.ok(&daemon.topic("memory/store"), json!({ "content": "the pump in hall 3" })).await;
+    let asked = json!({ "text": "pump", "consistency": "latest" });
+    assert_eq!(app.ok(&daemon.topic("memory/query"), asked).await["total"], 1);
+    let (mut folders, mut files) = (vec![daemon.state_dir().to_owned()], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let found = fs::symlink_metadata(entry.path()).unwrap();
+            if !found.is_symlink() {
+                let mode = found.permissions().mode();
+                assert_eq!(mode & 0o077, 0, "{} {mode:o}", entry.path().display());
+            }
+            if found.is_dir() {
+                folders.push(entry.path());
+            } else {
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 10, "the index is among them: {files}");
 }

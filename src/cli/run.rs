@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, setrlimit, umask};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,8 @@ impl Args {
         if let Err(error) = setrlimit(Resource::Core, none) {
             complain(format_args!("core dumps could not be turned off: {error}"));
         }
+        // What libraries make is the node's alone, too, also where no unit says so.
+        umask(Mode::RWXG | Mode::RWXO);
         let filter = match start_logging(&config) {
             Ok(filter) => filter,
             Err(error) => {

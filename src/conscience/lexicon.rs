@@ -89,7 +89,7 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
         "women woman girls gays gay lesbian lesbians homosexual homosexuals transgender trans queer lgbt lgbtq jew jews \
          jewish muslim muslims islamic christian christians catholic hindu hindus black blacks african africans asian \
          asians chinese mexican mexicans latino latinos hispanic arab arabs indian indians immigrant immigrants migrant \
-         migrants refugee refugees gypsy gypsies roma native disabled autistic elderly minority minorities ethnic race \
+         migrants refugee refugees gypsy gypsies roma native autistic elderly minority minorities ethnic race \
          races religion foreigners foreigner buddhist buddhists sikh sikhs mormon mormons hindu asexual bisexual nonbinary indigenous \
          aboriginal homeless divorced pakistani pakistanis indians latina turks kurds poles romanians albanians nigerians \
          haitians koreans japanese palestinians israelis ukrainians russians atheists veterans armenian armenians tutsi tutsis \
