@@ -1,13 +1,12 @@
-//! Sends any command with MQTT 5 request and response, and prints the reply: `cargo run --example ask -- HOST PORT NODE
-//! COMMAND JSON` (environment: MQTT_CA for TLS, MQTT_USERNAME and MQTT_PASSWORD)
+//! `cargo run --example ask -- HOST PORT NODE COMMAND JSON` prints the reply (MQTT_CA, MQTT_USERNAME, MQTT_PASSWORD)
 use rumqttc::mqttbytes::v5::{Packet, PublishProperties};
 use rumqttc::{AsyncClient, Event, MqttOptions, PublishOptions, QoS, TlsConfiguration, Transport};
 use std::env::{args, var};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let [host, port, node, command, payload] = <[String; 5]>::try_from(args().skip(1).collect::<Vec<_>>())
-        .map_err(|_| "HOST PORT NODE COMMAND JSON")?;
+    let given = <[String; 5]>::try_from(args().skip(1).collect::<Vec<_>>());
+    let [host, port, node, command, payload] = given.map_err(|_| "HOST PORT NODE COMMAND JSON")?;
     let user = var("MQTT_USERNAME").unwrap_or_else(|_| "anonymous".to_owned());
     let inbox = format!("orch/inbox/{user}/ask-{}", std::process::id());
     let mut options = MqttOptions::new(inbox.replace('/', "-"), (host, port.parse()?));

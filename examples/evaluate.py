@@ -12,9 +12,9 @@ def connected(client, _, flags, code, *more):
     client.subscribe(inbox, qos=1) if code == 0 else sys.exit(f"the broker refused the connection: {code}")
 
 def ask(client, *_):
-    client.publish(f"orch/{node}/conscience/evaluate", qos=1, payload=json.dumps({
-        "message_id": question, "payload": {"action": action},
-        "metadata": {"reply_to": inbox, "correlation_id": question}}))
+    metadata = {"reply_to": inbox, "correlation_id": question}
+    envelope = {"message_id": question, "payload": {"action": action}, "metadata": metadata}
+    client.publish(f"orch/{node}/conscience/evaluate", json.dumps(envelope), qos=1)
 
 def answer(client, _, message):
     reply = json.loads(message.payload)
@@ -24,10 +24,8 @@ def answer(client, _, message):
 
 api = getattr(mqtt, "CallbackAPIVersion", None)  # paho 2 wants to be told, paho 1 has no such thing
 client = mqtt.Client(api.VERSION2) if api else mqtt.Client()
-if ca := os.environ.get("MQTT_CA"):
-    client.tls_set(ca)
-if password := os.environ.get("MQTT_PASSWORD"):
-    client.username_pw_set(user, password)
+if ca := os.environ.get("MQTT_CA"): client.tls_set(ca)
+if password := os.environ.get("MQTT_PASSWORD"): client.username_pw_set(user, password)
 client.on_connect, client.on_subscribe, client.on_message = connected, ask, answer
 client.connect(host, int(port))
 client.loop_forever()
