@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 /// Values that are forgotten after a while, and before that where there is no room: those that are asked for the least go
 /// first (S3-FIFO, as `quick_cache` has it).
 pub(crate) struct Cache<K, V> {
-    entries: quick_cache::sync::Cache<K, (Option<Instant>, V)>,
-    /// `None` for values that stay true.
-    life: Option<Duration>,
+    /// Each with the moment since when it is known.
+    entries: quick_cache::sync::Cache<K, (Instant, V)>,
+    life: Duration,
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
-    /// Keeps at most `capacity` values.
+    /// Keeps at most `capacity` values, which stay true.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { entries: quick_cache::sync::Cache::new(capacity), life: None }
+        Self::fleeting(capacity, Duration::MAX)
     }
 
     /// Keeps at most `capacity` values, each for `life`; nothing when that is zero.
     pub(crate) fn fleeting(capacity: usize, life: Duration) -> Self {
-        Self { life: Some(life), ..Self::new(capacity) }
+        Self { entries: quick_cache::sync::Cache::new(capacity), life }
     }
 
     /// The value of `key`, if it is still known.
@@ -28,8 +28,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
         Q: Hash + quick_cache::Equivalent<K> + ?Sized,
     {
         let (known_since, value) = self.entries.get(key)?;
-        let is_old = known_since.zip(self.life).is_some_and(|(since, life)| since.elapsed() >= life);
-        if is_old {
+        if known_since.elapsed() >= self.life {
             // Perhaps it is new by now: then it is found out once more.
             self.entries.remove(key);
             return None;
@@ -39,8 +38,8 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
 
     /// From now on `key` has `value`.
     pub(crate) fn insert(&self, key: K, value: V) {
-        if self.life != Some(Duration::ZERO) {
-            self.entries.insert(key, (self.life.map(|_| Instant::now()), value));
+        if !self.life.is_zero() {
+            self.entries.insert(key, (Instant::now(), value));
         }
     }
 

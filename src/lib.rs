@@ -40,6 +40,7 @@ pub mod observe;
 mod outbound;
 pub mod phoenix;
 pub mod policy;
+mod regular_file;
 pub mod schedule;
 /// Compiled into the integration tests, too.
 #[cfg(test)]

@@ -5,8 +5,9 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use crate::regular_file;
 
 /// Largest file that is read, in bytes.
 pub const MAX_BYTES: u64 = 4 << 20;
@@ -16,13 +17,8 @@ pub const MAX_BYTES: u64 = 4 << 20;
 /// # Errors
 /// What the system says; `InvalidInput` for what is no file, `FileTooLarge` beyond [`MAX_BYTES`].
 pub fn open(path: &Path) -> io::Result<File> {
-    // A pipe would otherwise be waited for until someone writes into it.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    let found = file.metadata()?;
-    if !found.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a file"));
-    }
-    if found.len() > MAX_BYTES {
+    let file = regular_file::open(path, 0)?;
+    if file.metadata()?.len() > MAX_BYTES {
         return Err(too_large());
     }
     Ok(file)

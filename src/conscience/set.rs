@@ -300,13 +300,11 @@ impl RuleSet {
         let veto = self.rules[rule].rule.veto;
         self.exceptions[rule].iter().any(|exception| match exception {
             Exception::Phrase(phrase) => reading.excuses(phrase, first, last, veto),
-            Exception::Expression(expression) => {
-                let ends = if veto { [first..=first, last..=last] } else { [first..=last, first..=last] };
-                let ends =
-                    ends.map(|words| (reading.token(*words.start()).start, reading.token(*words.end()).end));
-                found_in(expression.regex(), text)
-                    .any(|found| ends.iter().any(|(start, end)| found.start < *end && *start < found.end))
-            }
+            Exception::Expression(expression) => found_in(expression.regex(), text).any(|found| {
+                let shares =
+                    |from, to| found.start < reading.token(to).end && reading.token(from).start < found.end;
+                if veto { shares(first, first) || shares(last, last) } else { shares(first, last) }
+            }),
             Exception::Frame(frame) => {
                 spoken && frame.holds(reading, first, last) && !(veto && reading.feigned(first, last))
             }

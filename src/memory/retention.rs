@@ -8,6 +8,9 @@ use super::index::ShardState;
 use super::model::{Layer, Record};
 use crate::clock::Timestamp;
 
+/// Records that a layer may lose unasked whatever its share of them is.
+const VERY_FEW: u64 = 3;
+
 /// Milliseconds of a day.
 pub const DAY_MS: i64 = 86_400_000;
 
@@ -160,9 +163,6 @@ impl Retention {
         lost as f64 > self.max_share * held as f64
     }
 }
-
-/// Records that a layer may lose unasked whatever its share of them is.
-const VERY_FEW: u64 = 3;
 
 /// What memory holds, or a run would take from it, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rumqttc::{AsyncClient, ManualAck};
 use tokio::sync::mpsc;
@@ -26,6 +27,9 @@ struct Done {
     bytes: usize,
 }
 
+/// Between two looks whether all that was received has been acknowledged.
+const SETTLED_PAUSE: Duration = Duration::from_millis(2);
+
 /// What has been received and not yet acknowledged.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
@@ -42,9 +46,11 @@ impl Owed {
         self.received.load(Ordering::Acquire)
     }
 
-    /// Whether the acknowledgement of each is on its way: whatever is sent from now on goes out behind it.
-    pub(super) fn is_settled(&self) -> bool {
-        self.settled.load(Ordering::Acquire) == self.received()
+    /// Resolves when the acknowledgement of each is on its way: whatever is sent from then on goes out behind it.
+    pub(super) async fn settled(&self) {
+        while self.settled.load(Ordering::Acquire) != self.received() {
+            tokio::time::sleep(SETTLED_PAUSE).await;
+        }
     }
 }
 

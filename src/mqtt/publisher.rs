@@ -14,9 +14,6 @@ use crate::engine::port::{Outgoing, Publication, Publish};
 /// all the same, its consumer sees it twice, with the same id.
 const PUBACK_LIMIT: Duration = Duration::from_secs(20);
 
-/// The pause between two looks whether all that was received has been acknowledged.
-const SETTLED_PAUSE: Duration = Duration::from_millis(2);
-
 /// The reason of a publication that was refused here, because the broker would end the connection for it.
 pub const TOO_LARGE: &str = "packet_too_large";
 
@@ -94,9 +91,7 @@ impl Standing {
                 return Ok(());
             }
             *has_left = true;
-            while !self.owed.is_settled() {
-                tokio::time::sleep(SETTLED_PAUSE).await;
-            }
+            self.owed.settled().await;
             let received = Some(self.owed.received());
             if received == before {
                 return Ok(());

@@ -19,10 +19,8 @@ use super::{REQUEST_QUEUE, link::Hooks};
 use crate::engine::port::{Ack, Delivery, Publication};
 use crate::wire::Properties;
 
-/// How often it is looked whether all that was taken has been acknowledged, before the rest is fetched on a new connection.
-const SETTLED_PAUSE: Duration = Duration::from_millis(20);
-
-/// How long that is waited for. What is not acknowledged by then comes again, too.
+/// How long it is waited until all that was taken has been acknowledged, before the rest is fetched on a new connection. What
+/// is not acknowledged by then comes again, too.
 const SETTLED_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why a connection ended.
@@ -50,9 +48,7 @@ pub(super) enum End {
 async fn enough(close: &CancellationToken, owed: &Owed, full_since: Option<Instant>) {
     let settled = async {
         let Some(since) = full_since else { return std::future::pending().await };
-        while !owed.is_settled() && since.elapsed() < SETTLED_LIMIT {
-            tokio::time::sleep(SETTLED_PAUSE).await;
-        }
+        let _ = tokio::time::timeout_at((since + SETTLED_LIMIT).into(), owed.settled()).await;
     };
     tokio::select! {
         () = close.cancelled() => {}

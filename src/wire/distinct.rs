@@ -125,12 +125,8 @@ mod tests {
         let mut bytes = Vec::new();
         ciborium::into_writer(&f64::NAN, &mut bytes).unwrap();
         #[derive(Debug, serde::Deserialize)]
-        struct Any(
-            #[serde(deserialize_with = "distinct")]
-            #[allow(dead_code, reason = "shown")]
-            Value,
-        );
-        let error = ciborium::from_reader::<Any, _>(bytes.as_slice()).unwrap_err();
+        struct Any(#[serde(deserialize_with = "distinct")] Value);
+        let error = ciborium::from_reader(bytes.as_slice()).map(|Any(value)| value).unwrap_err();
         assert!(error.to_string().contains("finite"), "{error}");
     }
 

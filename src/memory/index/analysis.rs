@@ -1,16 +1,16 @@
 //! How text becomes terms.
 //!
 //! Words are cut at everything that is no letter, digit or mark upon one, composed (NFC), lower-cased, folded to ASCII, rid of
-//! stop words, and reduced to their stem. A word with a digit in it keeps its form: it is a name, a number or a piece of hexadecimal. Names that
-//! contain punctuation (`ERR_CONN_42`, addresses, paths) are kept whole besides, in a field of their own.
+//! stop words, and reduced to their stem. A word with a digit in it keeps its form: it is a name, a number or a piece of
+//! hexadecimal. Names that contain punctuation (`ERR_CONN_42`, addresses, paths) are kept whole besides, in a field of their own.
 //!
 //! The same analysis must have made the index and read the query: its [`Analysis::name`] is part of a shard's identity.
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 use icu_normalizer::properties::CanonicalCombiningClassMapBorrowed;
 use tantivy::tokenizer::{
-    AsciiFoldingFilter, Language, LowerCaser, RemoveLongFilter, StopWordFilter, TextAnalyzer, Token,
-    TokenFilter, TokenStream, Tokenizer,
+    AsciiFoldingFilter, Language, LowerCaser, RemoveLongFilter, StopWordFilter, TextAnalyzer,
+    TextAnalyzerBuilder, Token, TokenFilter, TokenStream, Tokenizer,
 };
 
 /// Changes whenever the same text and options would give other terms, so that shards are built anew.
@@ -93,7 +93,7 @@ impl Analysis {
         // languages know their endings by them.
         let fold_first = language.is_none_or(|(name, ..)| *name == "english");
         if self.folding && fold_first {
-            chain = chain.filter_dynamic(AsciiFoldingFilter).filter_dynamic(Unmarked);
+            chain = folded(chain);
         }
         if let Some((_, language, algorithm)) = language {
             if let Some(stop_words) = StopWordFilter::new(*language).filter(|_| self.stop_words) {
@@ -104,7 +104,7 @@ impl Analysis {
             }
         }
         if self.folding && !fold_first {
-            chain = chain.filter_dynamic(AsciiFoldingFilter).filter_dynamic(Unmarked);
+            chain = folded(chain);
         }
         chain.build()
     }
@@ -115,12 +115,13 @@ impl Analysis {
         let chain = TextAnalyzer::builder(Pieces::names())
             .filter_dynamic(RemoveLongFilter::limit(NAME_BYTES))
             .filter_dynamic(LowerCaser);
-        if self.folding {
-            chain.filter_dynamic(AsciiFoldingFilter).filter_dynamic(Unmarked).build()
-        } else {
-            chain.build()
-        }
+        if self.folding { folded(chain).build() } else { chain.build() }
     }
+}
+
+/// Without accents, whether they have a composed form or not.
+fn folded(chain: TextAnalyzerBuilder) -> TextAnalyzerBuilder {
+    chain.filter_dynamic(AsciiFoldingFilter).filter_dynamic(Unmarked)
 }
 
 /// The first character that stands upon another; what comes before needs no look at a table.

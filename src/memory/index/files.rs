@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -161,8 +161,7 @@ impl Folder {
 /// Opens a file of an index. What is none but has its name is refused at once: a pipe would be waited for without end, and a
 /// link leads out of the folder.
 fn open(path: &Path) -> io::Result<File> {
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(broken("it is no file")) }
+    crate::regular_file::open(path, libc::O_NOFOLLOW)
 }
 
 /// Compares a file's bytes with the checksum at its end.

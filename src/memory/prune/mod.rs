@@ -77,8 +77,9 @@ impl Memory {
         let plan = self.plan(request, now, &keys).await?;
         let (lost, held) = self.at_stake(&plan, now).await?;
         let last = self.ledger.read(|connection| upkeep::last_run(connection, upkeep::PRUNE)).await?;
-        let too_much = self.config.retention.is_too_much(&lost, &held, last, now);
-        let too_much = too_much || self.config.retention.empties_a_layer(plan.by_layer(), last, now);
+        let retention = &self.config.retention;
+        let too_much = retention.is_too_much(&lost, &held, last, now)
+            || retention.empties_a_layer(plan.by_layer(), last, now);
         let expected = self.word(request, now);
         let confirmed = word == Some(&*expected);
         // A person who looks at it has the clock in view.

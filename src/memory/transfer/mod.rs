@@ -9,12 +9,12 @@ mod import;
 mod remote;
 pub mod requests;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Memory;
+use crate::regular_file;
 use crate::wire::{Code, Fault};
 
 /// Longest name of a file.
@@ -80,16 +80,9 @@ fn named(folder: PathBuf, name: &str) -> Result<Named, Fault> {
 /// Opens neither a link nor, for what is no file, waits for anyone.
 const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
-/// Opens a file for reading. What is no regular file, such as a link, a folder or a pipe, is refused as
-/// [`io::ErrorKind::InvalidInput`], and not waited for.
+/// Opens a file for reading; a link in its place is refused, as is what is no file.
 fn open(path: &Path) -> io::Result<File> {
-    let irregular = || io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
-    let file = OpenOptions::new().read(true).custom_flags(FLAGS).open(path).map_err(|error| {
-        // A link, and a socket.
-        let known = matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO));
-        if known { irregular() } else { error }
-    })?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(irregular()) }
+    regular_file::open(path, libc::O_NOFOLLOW)
 }
 
 /// SHA-256 of a file in hexadecimal, and its size.
