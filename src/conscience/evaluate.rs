@@ -269,9 +269,9 @@ impl Conscience {
             needs_review: judgement.outcome == Outcome::NeedsReview,
             moral_score: judgement.moral_score,
             weighted_score: judgement.weighted_score,
-            explanation: judgement.explanation.clone(),
-            rules: judgement.rules.clone(),
-            rule_set_hash: ruled.set.hash().to_owned(),
+            explanation: Arc::clone(&judgement.explanation),
+            rules: Arc::clone(&judgement.rules),
+            rule_set_hash: Arc::clone(ruled.set.hash()),
             judge: spoken.map_or("rules", |spoken| spoken.by).to_owned(),
             model: spoken.map(|spoken| spoken.model.clone()),
             degraded: open && spoken.is_none() && !advice.missed.is_empty(),
@@ -329,8 +329,8 @@ pub(super) fn weigh(set: &RuleSet, subject: &Subject, thresholds: Thresholds, li
         outcome,
         moral_score,
         weighted_score,
-        explanation: explain(outcome, moral_score, &rules),
-        rules,
+        explanation: explain(outcome, moral_score, &rules).into(),
+        rules: rules.into(),
     }
 }
 
@@ -340,7 +340,7 @@ fn key(set: &RuleSet, subject: &Subject) -> [u8; 32] {
     // Patterns see what stands in the text. Bodies see more: whether `1` is a number, and what was told besides.
     let document = if set.has_bodies() { serde_json::to_string(&subject.document()).ok() } else { None };
     let parts = [
-        Some(set.hash()),
+        Some(&**set.hash()),
         Some(subject.text()),
         subject.tool(),
         subject.target(),
@@ -357,11 +357,11 @@ fn key(set: &RuleSet, subject: &Subject) -> [u8; 32] {
     key
 }
 
-fn decision(principal: &str, at: Timestamp, question: &Question, verdict: &Verdict) -> Decision {
+fn decision(principal: &Arc<str>, at: Timestamp, question: &Question, verdict: &Verdict) -> Decision {
     Decision {
         decision_id: verdict.decision_id.clone(),
         at,
-        principal: principal.to_owned(),
+        principal: Arc::clone(principal),
         entity: question.subject.entity().map(str::to_owned),
         action: question.subject.action().clone(),
         context: question.subject.circumstances().map(str::to_owned),
@@ -372,8 +372,8 @@ fn decision(principal: &str, at: Timestamp, question: &Question, verdict: &Verdi
         },
         moral_score: verdict.moral_score,
         weighted_score: verdict.weighted_score,
-        rules: verdict.rules.clone(),
-        rule_set_hash: verdict.rule_set_hash.clone(),
+        rules: Arc::clone(&verdict.rules),
+        rule_set_hash: Arc::clone(&verdict.rule_set_hash),
         judge: verdict.judge.clone(),
         model: verdict.model.clone(),
         degraded: verdict.degraded,

@@ -151,7 +151,7 @@ impl Bounds {
         let because = explain(outcome, moral_score, &by_rules.rules);
         let explanation =
             format!("{because} The {} model: “{}”", spoken.by, one_line(&spoken.opinion.reason));
-        Judgement { outcome, moral_score, explanation, ..by_rules.clone() }
+        Judgement { outcome, moral_score, explanation: explanation.into(), ..by_rules.clone() }
     }
 }
 
@@ -219,7 +219,7 @@ mod tests {
     fn judged(rules: Vec<AppliedRule>) -> Judgement {
         let (moral_score, weighted_score) = score(&rules);
         let outcome = Thresholds::default().rule_on(moral_score, &rules);
-        Judgement { outcome, moral_score, weighted_score, rules, explanation: String::new() }
+        Judgement { outcome, moral_score, weighted_score, rules: rules.into(), explanation: "".into() }
     }
 
     fn says(score: f64) -> Spoken {
@@ -280,7 +280,7 @@ mod tests {
             assert_eq!(together.outcome, outcome, "{rules} {model}");
         }
         let together = bounds.weigh(&of_score(0.0), &says(0.2), Thresholds::default());
-        assert_eq!(together.explanation, "Approved: no rule applies. The remote model: “so it is”");
+        assert_eq!(&*together.explanation, "Approved: no rule applies. The remote model: “so it is”");
     }
 
     #[test]

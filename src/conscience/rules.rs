@@ -22,7 +22,7 @@ pub(super) fn commands() -> Vec<Entry<Conscience>> {
             |conscience: Arc<Conscience>, _: Call, _: ListRules| async move {
                 let set = conscience.current();
                 let rules = set.rules().cloned().collect();
-                Ok(RuleList { rules, rule_set_hash: set.hash().to_owned() }.into())
+                Ok(RuleList { rules, rule_set_hash: Arc::clone(set.hash()) }.into())
             },
         ),
         Entry::read(
@@ -32,7 +32,7 @@ pub(super) fn commands() -> Vec<Entry<Conscience>> {
             |conscience: Arc<Conscience>, _: Call, _: ExportRules| async move {
                 let set = conscience.current();
                 let toml = file::write(set.rules())?;
-                Ok(Exported { toml, rules: set.rules().len(), rule_set_hash: set.hash().to_owned() }.into())
+                Ok(Exported { toml, rules: set.rules().len(), rule_set_hash: Arc::clone(set.hash()) }.into())
             },
         ),
         Entry::read(
@@ -116,7 +116,7 @@ struct RuleList {
     /// Ordered by name.
     rules: Vec<Rule>,
     /// SHA-256 of the rules, in hex.
-    rule_set_hash: String,
+    rule_set_hash: Arc<str>,
 }
 
 /// Asks for the rules as a file.
@@ -132,7 +132,7 @@ struct Exported {
     /// How many rules it has.
     rules: usize,
     /// SHA-256 of the rules, in hex.
-    rule_set_hash: String,
+    rule_set_hash: Arc<str>,
 }
 
 /// Takes over rules: `rules` or `toml`.
@@ -160,7 +160,7 @@ struct Imported {
     /// How many were taken out before.
     removed: usize,
     /// SHA-256 of the rules now in force, in hex.
-    rule_set_hash: String,
+    rule_set_hash: Arc<str>,
 }
 
 /// A rule is in force.
@@ -171,7 +171,7 @@ struct RuleChanged {
     /// Whether there was one of this name before.
     replaced: bool,
     /// SHA-256 of the rules now in force, in hex.
-    rule_set_hash: String,
+    rule_set_hash: Arc<str>,
 }
 
 /// Asks to remove a rule.
@@ -188,5 +188,5 @@ struct RuleRemoved {
     /// The rule's name.
     name: String,
     /// SHA-256 of the rules now in force, in hex.
-    rule_set_hash: String,
+    rule_set_hash: Arc<str>,
 }

@@ -269,7 +269,7 @@ impl Conscience {
         self: &Arc<Self>,
         unit: &mut Unit<'_>,
         changed: &[Arc<Prepared>],
-    ) -> Result<String, Fault> {
+    ) -> Result<Arc<str>, Fault> {
         let current = self.current();
         let known = |rule: &Rule| {
             let new = changed.iter().find(|prepared| prepared.rule() == rule).map(Arc::clone);
@@ -278,7 +278,7 @@ impl Conscience {
             known
         };
         let set = Arc::new(compile(store::all(unit)?, known)?);
-        let hash = set.hash().to_owned();
+        let hash = Arc::clone(set.hash());
         let conscience = Arc::clone(self);
         unit.after_commit(move || {
             *conscience.rules.write().unwrap_or_else(PoisonError::into_inner) = set;

@@ -41,7 +41,7 @@ enum Exception {
 /// Rules in the order of their names, ready to be asked.
 pub struct RuleSet {
     rules: Vec<Arc<Prepared>>,
-    hash: String,
+    hash: Arc<str>,
     vocabulary: Vocabulary,
     phrases: Vec<OwnPhrase>,
     /// For each word, the phrases that can begin with it.
@@ -88,7 +88,7 @@ impl RuleSet {
             )));
         }
         let mut set = Self {
-            hash: hash(&rules)?,
+            hash: hash(&rules)?.into(),
             rules: Vec::new(),
             vocabulary: Vocabulary::new(),
             phrases: Vec::new(),
@@ -186,7 +186,7 @@ impl RuleSet {
 
     /// SHA-256 over the rules as JSON, ordered by name; hex.
     #[must_use]
-    pub fn hash(&self) -> &str {
+    pub const fn hash(&self) -> &Arc<str> {
         &self.hash
     }
 

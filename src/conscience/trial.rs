@@ -109,7 +109,7 @@ pub(super) struct Simulated {
     /// At most 100 of those, the newest first.
     changes: Vec<Change>,
     /// SHA-256 of the rules that were tried, in hex.
-    rule_set_hash: String,
+    rule_set_hash: Arc<str>,
 }
 
 /// A decision that would have come out otherwise.
@@ -211,7 +211,7 @@ impl Conscience {
             examined: decisions.len(),
             changed: 0,
             changes: Vec::new(),
-            rule_set_hash: set.hash().to_owned(),
+            rule_set_hash: Arc::clone(set.hash()),
         };
         let patience = Patience::begin();
         for decision in decisions {
@@ -233,7 +233,7 @@ impl Conscience {
                     becomes: judgement.outcome,
                     moral_score_was: decision.moral_score,
                     moral_score_becomes: judgement.moral_score,
-                    rules: judgement.rules.into_iter().map(|rule| rule.name).collect(),
+                    rules: judgement.rules.iter().map(|rule| rule.name.clone()).collect(),
                 });
             }
         }

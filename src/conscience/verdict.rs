@@ -5,6 +5,8 @@
 //! rule with a veto applies. It lies in [-1, 1], and one more broken rule never raises it. A rule of weight 0 is advice: it
 //! is reported, and changes nothing unless it has a veto or asks for a review.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -155,9 +157,9 @@ pub struct Judgement {
     /// See the module.
     pub weighted_score: f64,
     /// The rules that applied, ordered by name.
-    pub rules: Vec<AppliedRule>,
+    pub rules: Arc<[AppliedRule]>,
     /// One or two sentences.
-    pub explanation: String,
+    pub explanation: Arc<str>,
 }
 
 /// How an action was judged.
@@ -174,11 +176,11 @@ pub struct Verdict {
     /// Weight of the rules in favour minus weight of the rules against.
     pub weighted_score: f64,
     /// The rules that applied, with what they matched.
-    pub rules: Vec<AppliedRule>,
+    pub rules: Arc<[AppliedRule]>,
     /// Why, in one or two sentences.
-    pub explanation: String,
+    pub explanation: Arc<str>,
     /// SHA-256 of the rules that were asked, in hex.
-    pub rule_set_hash: String,
+    pub rule_set_hash: Arc<str>,
     /// Who judged: `rules`, or with them the `remote` or the `local` model.
     pub judge: String,
     /// The model that judged, when one did.

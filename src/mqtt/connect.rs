@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rumqttc::{
-    LastWill, MqttOptions, NetworkOptions, PersistedAckMode, PersistedSession, SessionStore,
-    SessionStoreError, SessionStoreKey, TlsConfiguration, Transport,
+    LastWill, MqttOptions, PersistedAckMode, PersistedSession, SessionStore, SessionStoreError,
+    SessionStoreKey, TlsConfiguration, Transport,
 };
 
 use super::RECEIVE_MAXIMUM;
+use super::gathered::Gathered;
 use crate::clock::Timestamp;
 use crate::gate::token::{self, Claims, KeyError, Role, SigningKey};
 use crate::small_file;
@@ -115,9 +116,7 @@ impl ConnectOptions {
             let config = tls::client_config(ca, identity)?;
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config)));
         }
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        options.set_network_options(network);
+        options.set_socket_connector(|broker, _| Gathered::connect(broker));
         options.set_connect_timeout(self.connect_timeout);
         options.set_keep_alive(u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX));
         options.set_receive_maximum(Some(RECEIVE_MAXIMUM));

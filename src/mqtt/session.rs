@@ -1,6 +1,7 @@
 //! One connection, from CONNECT to its end. The only task that polls.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rumqttc::mqttbytes::QoS;
@@ -54,6 +55,24 @@ async fn enough(close: &CancellationToken, owed: &Owed, full_since: Option<Insta
         () = close.cancelled() => {}
         () = settled => {}
     }
+}
+
+/// Does what `future` does, but lets the tasks go first that are ready when it is woken: so what they have to send goes out in
+/// one write instead of many.
+async fn a_turn_later<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut has_waited = false;
+    std::future::poll_fn(|context| {
+        if std::mem::take(&mut has_waited) {
+            // A task that wakes itself goes to the end of the queue.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let polled = future.as_mut().poll(context);
+        has_waited = polled.is_pending();
+        polled
+    })
+    .await
 }
 
 fn disconnected(code: DisconnectReasonCode, stood: bool) -> End {
@@ -137,7 +156,7 @@ impl Session {
         loop {
             self.hooks.pulse.waiting();
             let event = tokio::select! {
-                event = self.event_loop.poll() => event,
+                event = a_turn_later(self.event_loop.poll()) => event,
                 () = enough(close, self.acks.owed(), self.full_since), if !closing => {
                     if !stood {
                         return End::Closed;

@@ -12,6 +12,9 @@ pub(super) const MAX_DEPTH: usize = 100;
 /// Longest path to a field that an error names; the declared ones are all shorter.
 const MAX_PATH_CHARS: usize = 100;
 
+/// Room for most messages.
+const USUAL_BYTES: usize = 1_024;
+
 /// How a message is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Encoding {
@@ -55,14 +58,12 @@ impl Encoding {
     /// # Errors
     /// [`Code::Internal`] when the value has no form in this encoding; the types of replies all have one.
     pub fn encode<T: Serialize>(self, value: &T) -> Result<Vec<u8>, Fault> {
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
         match self {
-            Self::Json => serde_json::to_vec(value).map_err(|_| Fault::internal()),
-            Self::Cbor => {
-                let mut bytes = Vec::new();
-                ciborium::into_writer(value, &mut bytes).map_err(|_| Fault::internal())?;
-                Ok(bytes)
-            }
+            Self::Json => serde_json::to_writer(&mut bytes, value).map_err(|_| Fault::internal())?,
+            Self::Cbor => ciborium::into_writer(value, &mut bytes).map_err(|_| Fault::internal())?,
         }
+        Ok(bytes)
     }
 
     /// Reads one value that fills `bytes`.

@@ -29,7 +29,7 @@ async fn an_import_takes_over_all_rules_or_none() {
     ] {
         assert_eq!(node.call("rules/import", payload).await.unwrap_err().code, Code::Invalid);
     }
-    assert_eq!(node.conscience.current().hash(), before);
+    assert_eq!(*node.conscience.current().hash(), before);
     node.stop();
 }
 
@@ -79,7 +79,7 @@ async fn a_dry_run_says_which_decisions_would_have_changed_and_changes_none() {
     );
     let alone = node.call("rules/simulate", json!({ "only": true })).await.unwrap();
     assert_eq!(alone["changed"], 1);
-    assert_eq!(node.conscience.current().hash(), before);
+    assert_eq!(*node.conscience.current().hash(), before);
     node.stop();
 }
 

@@ -179,7 +179,7 @@ async fn a_rule_is_in_force_once_its_change_is_answered_and_after_a_restart() {
     let changed = node.call("rules/set", no_spam()).await.unwrap();
     assert_eq!(changed["replaced"], false);
     let verdict = node.conscience.evaluate("Please BUY  NOW and send them spam").unwrap();
-    assert_eq!(changed["rule_set_hash"], verdict.rule_set_hash.as_str());
+    assert_eq!(changed["rule_set_hash"], *verdict.rule_set_hash);
     assert_ne!(verdict.rule_set_hash, before);
     assert_eq!((verdict.moral_score, verdict.rules[0].name.as_str()), (-1.0, "no-spam"));
     assert_eq!(node.call("rules/set", no_spam()).await.unwrap()["replaced"], true);
@@ -187,7 +187,7 @@ async fn a_rule_is_in_force_once_its_change_is_answered_and_after_a_restart() {
 
     let node = Node::start(dir.path()).await;
     assert_eq!(node.changes(), (vec!["no-spam".to_owned()], none()));
-    assert_eq!(node.conscience.current().hash(), verdict.rule_set_hash);
+    assert_eq!(*node.conscience.current().hash(), verdict.rule_set_hash);
     let listed = node.call("rules/list", json!({})).await.unwrap();
     let rules = listed["rules"].as_array().unwrap();
     let listed = rules.iter().find(|rule| rule["name"] == "no-spam").unwrap();
@@ -222,7 +222,7 @@ async fn a_change_that_does_not_commit_changes_nothing() {
         Err(Fault::invalid("deliberate"))
     });
     assert!(refused.await.is_err());
-    assert_eq!(node.conscience.current().hash(), before);
+    assert_eq!(*node.conscience.current().hash(), before);
     node.stop();
 }
 
