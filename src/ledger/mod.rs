@@ -402,10 +402,10 @@ pub(crate) fn open_writable(path: &Path) -> Result<Connection, rusqlite::Error> 
     connection.pragma_update(None, "foreign_keys", true)?;
     // Forgotten content is overwritten, not just unlinked.
     connection.pragma_update(None, "secure_delete", true)?;
-    connection.pragma_update(None, "cache_size", -4096)?;
-    // 16 MB instead of 4: a checkpoint is made in the middle of a commit, and what is written again and again meanwhile is
+    connection.pragma_update(None, "cache_size", -8192)?;
+    // 32 MB instead of 4: a checkpoint is made in the middle of a commit, and what is written again and again meanwhile is
     // written back once.
-    connection.pragma_update(None, "wal_autocheckpoint", 4_096)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
     // Each unit's savepoint keeps the pages that it changes: in memory, not in a file under /var/tmp, where they would be
     // written for every unit, and where nobody looks for what was forgotten.
     connection.pragma_update(None, "temp_store", "MEMORY")?;

@@ -73,9 +73,9 @@ pub(super) fn close(unit: &Unit<'_>, id: i64, due_at: Timestamp) -> Result<bool,
     let which = params![id, due_at.millis()];
     let kept = unit
         .prepare_cached(
-            "UPDATE outbox SET open = 0,
-                    outcome = CASE WHEN outcome ->> '$.secret' IS NULL THEN outcome ELSE json_remove(outcome, '$.secret') END
-             WHERE id = ?1 AND due_at = ?2 AND open = 1 AND kept = 1",
+            r#"UPDATE outbox SET open = 0,
+                    outcome = CASE instr(outcome, '"secret"') WHEN 0 THEN outcome ELSE json_remove(outcome, '$.secret') END
+             WHERE id = ?1 AND due_at = ?2 AND open = 1 AND kept = 1"#,
         )?
         .execute(which)?;
     let removed = unit

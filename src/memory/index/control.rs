@@ -30,6 +30,8 @@ struct Inner {
     compact: bool,
     /// Changes since the last turn.
     changes: u64,
+    /// As many of them as a turn is begun for at once.
+    enough: u64,
     shards: HashMap<Shard, Status>,
     rebuild: BTreeSet<Shard>,
 }
@@ -87,8 +89,14 @@ impl Control {
 
     /// Says that the ledger has committed a change of a record. Does not block.
     pub fn notify(&self) {
-        self.inner().changes += 1;
-        self.wake.notify_one();
+        let mut inner = self.inner();
+        inner.changes += 1;
+        // With those in between nothing becomes due that is not due already.
+        let wakes = inner.changes == 1 || inner.changes == inner.enough;
+        drop(inner);
+        if wakes {
+            self.wake.notify_one();
+        }
     }
 
     pub(super) fn stop(&self) {
@@ -217,6 +225,7 @@ impl Control {
     /// Blocks until there is something to do. A turn's changes count as seen when this returns it.
     pub(super) fn next(&self, wait: &Wait) -> Next {
         let mut inner = self.inner();
+        inner.enough = wait.enough;
         loop {
             let now = Instant::now();
             if inner.stop {
