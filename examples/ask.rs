@@ -25,9 +25,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = PublishOptions::at_least_once().properties(properties);
     client.publish(format!("orch/{node}/{command}"), payload, options).await?;
     loop {
-        if let Event::Incoming(Packet::Publish(reply)) = events.poll().await? {
-            println!("{}", std::str::from_utf8(&reply.payload)?);
-            return Ok(());
-        }
+        let Event::Incoming(Packet::Publish(reply)) = events.poll().await? else { continue };
+        println!("{}", std::str::from_utf8(&reply.payload)?);
+        return Ok(());
     }
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -281,6 +281,37 @@ async fn watch_shows_events_as_they_come_and_ends_after_count() {
     let lines: Vec<Value> = ran.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((ran.code(), lines), (0, vec![expected.clone(), expected]), "{}", ran.err());
     assert_eq!(site.run(&["watch", "jobs", "--timeout", "1"]).await.code(), 3);
+}
+
+#[tokio::test]
+async fn who_watches_goes_on_when_the_broker_is_back() {
+    let mut site = Site::new().await;
+    let node = site.broker.node("n1").await;
+    status(&node, "n1", json!({ "state": "online", "uptime_s": 5 })).await;
+    let mut watch = site.command(&["watch", "status", "--count", "2"]);
+    let mut watching = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(watching.stdout.take().unwrap());
+    let first = spawn_blocking(move || {
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        (line, out)
+    });
+    let (line, mut out) = within(first).await.unwrap();
+    assert_eq!(line, "n1 status state=online uptime_s=5\n");
+
+    site.broker.stop().await;
+    site.broker.start().await;
+    let node = site.broker.node("n1").await;
+    status(&node, "n1", json!({ "state": "online", "uptime_s": 6 })).await;
+    let rest = spawn_blocking(move || {
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).unwrap();
+        (rest, watching.wait_with_output().unwrap())
+    });
+    let (rest, ended) = within(rest).await.unwrap();
+    let ended = Ran(ended);
+    assert_eq!((ended.code(), &*rest), (0, "n1 status state=online uptime_s=6\n"), "{}", ended.err());
+    assert!(ended.err().contains("; trying again"), "{}", ended.err());
 }
 
 #[tokio::test]

@@ -1,21 +1,26 @@
 //! `orchd watch`: events as they come.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::client::text::{cell, plain, short};
-use super::client::{self, Event, Events, Failure, Reach};
-use super::{Exit, Shared, print};
+use super::client::{self, Event, Events, Failure, Reach, Route};
+use super::{Exit, Shared, complain, print};
 use crate::node::event_declarations;
 
 /// Characters of a member that are shown; --json shows all.
 const MEMBER_CHARS: usize = 200;
 
+/// Between two attempts to go on after a connection has ended.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
 /// Show events as they come, until Ctrl-C
 ///
-/// Over MQTT those of all nodes, or of one with --node; first how things are, as the broker retains it. With --json,
-/// one JSON document for each event, on a line of its own. --timeout ends it with exit code 3.
+/// Over MQTT those of all nodes, or of one with --node; first how things are, as the broker retains it, and again
+/// whenever a connection that was lost is back. With --json, one JSON document for each event, on a line of its own. --timeout ends it
+/// with exit code 3.
 #[derive(clap::Args, Debug)]
 #[command(after_help = client::HELP)]
 pub(super) struct Args {
@@ -56,7 +61,7 @@ impl Args {
             }
         };
         let ended = tokio::select! {
-            shown = self.show(&mut events) => shown,
+            shown = self.show(&route, &mut events) => shown,
             ended = out_of_time => ended,
             // Without the signal the process would end all the same.
             _ = tokio::signal::ctrl_c() => Ok(Exit::Ok),
@@ -65,10 +70,17 @@ impl Args {
         ended
     }
 
-    async fn show(&self, events: &mut Events) -> Result<Exit, Failure> {
+    async fn show(&self, route: &Route, events: &mut Events) -> Result<Exit, Failure> {
         let mut left = self.count.map(NonZeroU64::get);
         while left != Some(0) {
-            let event = events.next().await?;
+            let event = match events.next().await {
+                Ok(event) => event,
+                Err(lost) if lost.may_pass() => {
+                    *events = self.listen_again(route, &lost).await?;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             let printed = print(&self.line(&event));
             if printed != Exit::Ok {
                 return Ok(printed);
@@ -76,6 +88,26 @@ impl Args {
             left = left.map(|left| left - 1);
         }
         Ok(Exit::Ok)
+    }
+
+    /// Listens again, however long that takes. Each reason why it cannot be done is told once in a row.
+    async fn listen_again(&self, route: &Route, lost: &Failure) -> Result<Events, Failure> {
+        let mut told = String::new();
+        let mut tell = |failure: &Failure| {
+            let reason = plain(&failure.to_string());
+            if reason != told {
+                complain(format_args!("{reason}; trying again"));
+                told = reason;
+            }
+        };
+        tell(lost);
+        loop {
+            match Events::listen(route, self.reach.node.as_deref(), &self.kinds).await {
+                Err(failure) if failure.may_pass() => tell(&failure),
+                listening => return listening,
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
     }
 
     fn line(&self, event: &Event) -> String {

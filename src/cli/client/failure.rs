@@ -91,6 +91,11 @@ pub(in crate::cli) enum Failure {
 }
 
 impl Failure {
+    /// Whether nobody has to change anything for it to pass: the broker or the node is away.
+    pub(in crate::cli) const fn may_pass(&self) -> bool {
+        matches!(self, Self::Broker(_) | Self::Socket { .. })
+    }
+
     /// How the command ends.
     fn exit(&self) -> Exit {
         match self {
