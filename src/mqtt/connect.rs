@@ -116,7 +116,9 @@ impl ConnectOptions {
             let config = tls::client_config(ca, identity)?;
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config)));
         }
-        options.set_socket_connector(|broker, _| Gathered::connect(broker));
+        // As long as a broker waits for a client, by MQTT 5, 3.1.2.10.
+        let patience = self.keep_alive.mul_f64(1.5);
+        options.set_socket_connector(move |broker, _| Gathered::connect(broker, patience));
         options.set_connect_timeout(self.connect_timeout);
         options.set_keep_alive(u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX));
         options.set_receive_maximum(Some(RECEIVE_MAXIMUM));

@@ -14,6 +14,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 
 /// Most bytes that are gathered.
 const MOST: usize = 16 << 10;
@@ -27,25 +28,42 @@ const HEAD_START: Duration = Duration::from_millis(250);
 pub(super) struct Gathered {
     socket: TcpStream,
     waiting: BytesMut,
+    /// How long the peer may take nothing. The library's keep-alive does not run while it waits to write.
+    patience: Duration,
+    /// Ends the connection, while the peer takes nothing.
+    stuck: Option<Pin<Box<Sleep>>>,
 }
 
 impl Gathered {
-    /// Connects to `broker`, a name or address with a port.
-    pub(super) async fn connect(broker: String) -> io::Result<Self> {
+    /// Connects to `broker`, a name or address with a port. It is left when it has taken nothing for longer than `patience`.
+    pub(super) async fn connect(broker: String, patience: Duration) -> io::Result<Self> {
         let socket = connect_to_any(tokio::net::lookup_host(broker).await?).await?;
         // What is gathered is not held back a second time.
         socket.set_nodelay(true)?;
-        Ok(Self { socket, waiting: BytesMut::new() })
+        Ok(Self { socket, waiting: BytesMut::new(), patience, stuck: None })
     }
 
     fn send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.waiting.is_empty() {
-            match ready!(Pin::new(&mut self.socket).poll_write(context, &self.waiting))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                sent => self.waiting.advance(sent),
+            let sent = match Pin::new(&mut self.socket).poll_write(context, &self.waiting)? {
+                Poll::Ready(sent) => sent,
+                Poll::Pending => return self.wait(context),
+            };
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.waiting.advance(sent);
+            self.stuck = None;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Fails when the peer has taken nothing for too long.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let patience = self.patience;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(stuck.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing more")))
     }
 }
 
@@ -93,11 +111,9 @@ impl AsyncWrite for Gathered {
         if this.waiting.len() + bytes.len() > MOST {
             ready!(this.send(context))?;
         }
-        if bytes.len() > MOST {
-            return Pin::new(&mut this.socket).poll_write(context, bytes);
-        }
-        this.waiting.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
+        let taken = &bytes[..bytes.len().min(MOST)];
+        this.waiting.extend_from_slice(taken);
+        Poll::Ready(Ok(taken.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -132,10 +148,12 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     async fn pair() -> (Gathered, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let broker = listener.local_addr().unwrap().to_string();
-        let (gathered, accepted) = tokio::join!(Gathered::connect(broker), listener.accept());
+        let (gathered, accepted) = tokio::join!(Gathered::connect(broker, PATIENCE), listener.accept());
         (gathered.unwrap(), accepted.unwrap().0)
     }
 
@@ -204,6 +222,21 @@ mod tests {
         let mut heard = [0; 3];
         gathered.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"why");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_more_is_left() {
+        let (mut gathered, _peer) = pair().await;
+        let started = tokio::time::Instant::now();
+        let error = loop {
+            if let Err(error) = gathered.write_all(&[7; MOST]).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() >= PATIENCE);
+        let error = gathered.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "whoever reads hears of it, too");
     }
 
     #[tokio::test]
