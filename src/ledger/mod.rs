@@ -402,6 +402,7 @@ pub(crate) fn open_writable(path: &Path) -> Result<Connection, rusqlite::Error> 
     connection.pragma_update(None, "foreign_keys", true)?;
     // Forgotten content is overwritten, not just unlinked.
     connection.pragma_update(None, "secure_delete", true)?;
+    // 8 MB: most clients number their messages at random, and want pages anywhere in the inbox.
     connection.pragma_update(None, "cache_size", -8192)?;
     // 32 MB instead of 4: a checkpoint is made in the middle of a commit, and what is written again and again meanwhile is
     // written back once.

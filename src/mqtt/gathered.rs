@@ -5,7 +5,6 @@
 //! has arrived, which it does before it waits for anything; when there are more than [`MOST`]; and when the socket is dropped.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,15 +12,12 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::Sleep;
+
+use super::dial;
 
 /// Most bytes that are gathered.
 const MOST: usize = 16 << 10;
-
-/// How long an address may take before the next one of the same name is tried beside it: the Connection Attempt Delay that RFC
-/// 8305, section 5, recommends.
-const HEAD_START: Duration = Duration::from_millis(250);
 
 /// See the module.
 #[derive(Debug)]
@@ -37,7 +33,7 @@ pub(super) struct Gathered {
 impl Gathered {
     /// Connects to `broker`, a name or address with a port. It is left when it has taken nothing for longer than `patience`.
     pub(super) async fn connect(broker: String, patience: Duration) -> io::Result<Self> {
-        let socket = connect_to_any(tokio::net::lookup_host(broker).await?).await?;
+        let socket = dial::any(tokio::net::lookup_host(broker).await?).await?;
         // What is gathered is not held back a second time.
         socket.set_nodelay(true)?;
         Ok(Self { socket, waiting: BytesMut::new(), patience, stuck: None })
@@ -63,29 +59,8 @@ impl Gathered {
         let patience = self.patience;
         let stuck = self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         ready!(stuck.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing more")))
-    }
-}
-
-/// A connection to whichever of `addresses` takes it first; each has a start of [`HEAD_START`] before the next, unless it fails.
-async fn connect_to_any(mut addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
-    let mut attempts = JoinSet::new();
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    loop {
-        let patience = match addresses.next() {
-            Some(address) => {
-                attempts.spawn(TcpStream::connect(address));
-                HEAD_START
-            }
-            None if attempts.is_empty() => return Err(last),
-            None => Duration::MAX,
-        };
-        if let Ok(Some(Ok(ended))) = tokio::time::timeout(patience, attempts.join_next()).await {
-            match ended {
-                Ok(socket) => return Ok(socket),
-                Err(error) => last = error,
-            }
-        }
+        let message = format!("the broker has taken nothing for {} s", patience.as_secs());
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
     }
 }
 
@@ -144,7 +119,7 @@ impl Drop for Gathered {
 mod tests {
     use futures_util::FutureExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -237,27 +212,5 @@ mod tests {
         assert!(started.elapsed() >= PATIENCE);
         let error = gathered.read(&mut [0; 1]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "whoever reads hears of it, too");
-    }
-
-    #[tokio::test]
-    async fn an_address_that_refuses_or_keeps_silent_does_not_stand_in_the_way_of_the_next() {
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = open.local_addr().unwrap();
-        // A full backlog leaves further connections without an answer.
-        let full = TcpSocket::new_v4().unwrap();
-        full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let full = full.listen(1).unwrap();
-        let silent = full.local_addr().unwrap();
-        let crowd: Vec<_> = (0..8).map(|_| tokio::spawn(TcpStream::connect(silent))).collect();
-
-        let socket = connect_to_any([closed, silent, address].into_iter()).await.unwrap();
-        assert_eq!(socket.peer_addr().unwrap(), address);
-        crowd.iter().for_each(tokio::task::JoinHandle::abort);
-
-        let refused = connect_to_any([closed].into_iter()).await.unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        let nothing = connect_to_any([].into_iter()).await.unwrap_err();
-        assert_eq!(nothing.kind(), io::ErrorKind::NotFound);
     }
 }

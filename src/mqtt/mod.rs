@@ -12,6 +12,7 @@
 mod acks;
 mod client;
 mod connect;
+mod dial;
 mod gathered;
 mod link;
 mod publisher;

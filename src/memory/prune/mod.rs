@@ -83,7 +83,7 @@ impl Memory {
         let expected = self.word(request, now);
         let confirmed = word == Some(&*expected);
         // A person who looks at it has the clock in view.
-        let by = if too_much || confirmed { now } else { self.config.retention.believed(last, now) };
+        let by = if too_much || confirmed { now } else { retention.believed(last, now) };
         let lost = if by == now { lost } else { self.at_stake(&plan, by).await?.0 };
         let mut pruned = self.describe(request, &plan, &lost, due.len() as u64);
         if request.dry_run {
