@@ -4,12 +4,13 @@
 signed.py HOST PORT NODE COMMAND JSON   (environment: API_KEY_FILE; INBOX, the name of the key; MQTT_CA for TLS,
                                          MQTT_USERNAME and MQTT_PASSWORD)
 """
-import datetime, hashlib, hmac, os, secrets, sys, uuid
+import datetime, hashlib, hmac, json, os, secrets, sys, uuid
 import paho.mqtt.client as mqtt
 
 if len(sys.argv) != 6:
     sys.exit(__doc__)
 host, port, node, command, payload = sys.argv[1:6]
+json.loads(payload)  # a broken envelope names no reply topic, so no answer would come
 with open(os.environ["API_KEY_FILE"]) as file:
     key = file.read().strip()
 key_id, message_id, nonce = key.split("_")[1], str(uuid.uuid4()), secrets.token_hex(16)

@@ -24,6 +24,9 @@ use crate::wire::Properties;
 /// is not acknowledged by then comes again, too.
 const SETTLED_LIMIT: Duration = Duration::from_secs(60);
 
+/// Characters of a broker's Reason String that are passed on.
+const LONGEST_REASON: usize = 200;
+
 /// Why a connection ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -75,8 +78,17 @@ async fn a_turn_later<F: Future>(future: F) -> F::Output {
     .await
 }
 
-fn disconnected(code: DisconnectReasonCode, stood: bool) -> End {
-    End::Failed { reason: format!("the broker disconnected: {code:?}"), stood, dropped: false }
+/// The broker's DISCONNECT, with what it says of the reason.
+fn disconnected(code: DisconnectReasonCode, said: Option<&str>, stood: bool) -> End {
+    if code == DisconnectReasonCode::SessionTakenOver {
+        return End::TakenOver;
+    }
+    let mut reason = format!("the broker disconnected: {code:?}");
+    if let Some(said) = said {
+        reason.push_str(": ");
+        reason.extend(said.chars().filter(|c| !c.is_control()).take(LONGEST_REASON));
+    }
+    End::Failed { reason, stood, dropped: false }
 }
 
 fn is_dropped(error: &ConnectionError) -> bool {
@@ -193,20 +205,16 @@ impl Session {
                     }
                 }
                 Ok(Event::Incoming(Incoming::Disconnect(disconnect))) => {
-                    return match disconnect.reason_code {
-                        DisconnectReasonCode::SessionTakenOver => End::TakenOver,
-                        code => disconnected(code, stood),
-                    };
+                    let said = disconnect.properties.and_then(|properties| properties.reason_string);
+                    return disconnected(disconnect.reason_code, said.as_deref(), stood);
                 }
                 Ok(_) => {}
                 Err(ConnectionError::RequestsDone) => return End::Closed,
                 Err(_) if closing => return End::Closed,
-                Err(ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. })) => {
-                    return match reason_code {
-                        DisconnectReasonCode::SessionTakenOver => End::TakenOver,
-                        code => disconnected(code, stood),
-                    };
-                }
+                Err(ConnectionError::MqttState(StateError::ServerDisconnect {
+                    reason_code,
+                    reason_string,
+                })) => return disconnected(reason_code, reason_string.as_deref(), stood),
                 Err(error) => {
                     return End::Failed { reason: error.to_string(), stood, dropped: is_dropped(&error) };
                 }
@@ -310,5 +318,22 @@ impl Session {
             }
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_broker_says_of_its_reason_is_passed_on_in_one_short_line() {
+        let said = format!("quota\nexceeded\u{1b}[2J{}", "!".repeat(1_000));
+        let end = disconnected(DisconnectReasonCode::QuotaExceeded, Some(&said), true);
+        let End::Failed { reason, stood: true, dropped: false } = end else { panic!("{end:?}") };
+        assert!(reason.starts_with("the broker disconnected: QuotaExceeded: quotaexceeded[2J!"), "{reason}");
+        assert!(reason.len() < 250, "{reason}");
+
+        let end = disconnected(DisconnectReasonCode::SessionTakenOver, Some("taken over"), true);
+        assert!(matches!(end, End::TakenOver), "{end:?}");
     }
 }
