@@ -250,7 +250,9 @@ impl Engine {
     fn reply_topic(&self, wanted: Option<&str>, inbox: &Inbox) -> Result<Option<String>, Fault> {
         let Some(wanted) = wanted else { return Ok(None) };
         if !topic::is_topic(wanted) {
-            return Err(Fault::invalid("the reply topic must be a plain topic without wildcards"));
+            return Err(Fault::invalid(
+                "the reply topic must be a plain topic: no wildcards, no control characters, at most 100 levels",
+            ));
         }
         let allowed = self.is_inbox_of(inbox, wanted)
             || self.inner.limits.reply_topics.iter().any(|filter| topic::matches(filter, wanted));

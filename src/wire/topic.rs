@@ -6,6 +6,9 @@
 /// Longest topic that is accepted or produced, in bytes. MQTT allows 65,535; nothing of ours comes near.
 pub const MAX_TOPIC_BYTES: usize = 1_024;
 
+/// Most levels of a topic that is accepted or produced: fewer than any common broker takes.
+const MAX_TOPIC_LEVELS: usize = 100;
+
 /// Longest name of a root or node, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 
@@ -39,10 +42,19 @@ pub fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// Whether a message may be published to `topic`: MQTT 5, section 4.7.
+/// Whether every broker takes a message on `topic`: MQTT 5, sections 4.7 and 1.5.4. A broker may end the connection over control
+/// characters and noncharacters, and over many levels (Mosquitto over 200, EMQX over 128).
 #[must_use]
 pub fn is_topic(topic: &str) -> bool {
-    !topic.is_empty() && topic.len() <= MAX_TOPIC_BYTES && !topic.contains(['+', '#', '\0'])
+    !topic.is_empty()
+        && topic.len() <= MAX_TOPIC_BYTES
+        && topic.split('/').count() <= MAX_TOPIC_LEVELS
+        && !topic.contains(|c: char| matches!(c, '+' | '#') || c.is_control() || is_noncharacter(c))
+}
+
+/// Unicode, section 23.7.
+const fn is_noncharacter(c: char) -> bool {
+    matches!(c, '\u{fdd0}'..='\u{fdef}') || c as u32 & 0xfffe == 0xfffe
 }
 
 /// Whether `filter` is a valid topic filter: `+` and `#` stand alone in their level, `#` comes last.
@@ -219,6 +231,19 @@ mod tests {
             ("a/+/c", "a//c", true),
         ] {
             assert_eq!(matches(filter, topic), expected, "{filter} on {topic}");
+        }
+    }
+
+    #[test]
+    fn a_topic_has_nothing_over_which_a_broker_ends_the_connection() {
+        for good in ["a", "a/ü b/", "/", &"a/".repeat(99)] {
+            assert!(is_topic(good), "{good}");
+        }
+        let deep = "a/".repeat(100);
+        for bad in
+            ["", "a/+", "a/#", "a\0", "a\n", "a\u{7f}", "a\u{85}", "\u{fdd0}", "\u{ffff}", "\u{1fffe}", &deep]
+        {
+            assert!(!is_topic(bad), "{bad:?}");
         }
     }
 
