@@ -68,9 +68,10 @@ impl Sources {
     /// # Errors
     /// The file could not be read, or is not UTF-8.
     pub fn of_process(path: Option<&Path>, flags: Vec<String>, role: Role) -> Result<Self, Mistake> {
-        let environment: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        // What is not UTF-8 is kept as far as it goes: a key's value is refused then, instead of passed over.
+        let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
+        let environment: BTreeMap<String, String> =
+            std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
         let named = path.map(Path::to_owned).or_else(|| environment.get("ORCHD_CONFIG").map(PathBuf::from));
         let (path, text) = match named {
             Some(path) => (path.clone(), read(&path)?),

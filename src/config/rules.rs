@@ -239,15 +239,55 @@ pub fn loopback(text: &str) -> Result<(), String> {
 
 /// A filter for logs.
 pub fn log_filter(text: &str) -> Result<(), String> {
-    tracing_subscriber::EnvFilter::builder()
-        .parse(text)
-        .map(drop)
-        .map_err(|_| "write a level, or levels by module, such as `info,orchd::mqtt=debug`".to_owned())
+    let parsed = tracing_subscriber::EnvFilter::builder().parse(text);
+    if parsed.is_ok() && text.split(',').all(|directive| is_directive(directive.trim())) {
+        return Ok(());
+    }
+    Err("write a level, or levels by module, such as `info,orchd::mqtt=debug`".to_owned())
+}
+
+/// Whether part of a log filter is a level, or has one for a module or a span. Elsewhere a word alone is a module; here it is
+/// taken for a mistyped level, which would turn the log off.
+fn is_directive(directive: &str) -> bool {
+    let is_word = |part: &str| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+    };
+    match directive.rsplit_once('=') {
+        Some(_) if directive.contains('[') => true,
+        Some((target, _)) => target.split("::").all(is_word),
+        None => directive.parse::<tracing_subscriber::filter::LevelFilter>().is_ok(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_filter_cannot_turn_the_log_off_by_a_slip() {
+        for good in [
+            "info",
+            "WARN",
+            "off",
+            "info,orchd::mqtt=debug",
+            "warn, rumqttc=off",
+            "info,orchd[span{x=1}]=trace",
+        ] {
+            assert_eq!(log_filter(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "inof",
+            "info debug",
+            "info;x",
+            "orchd:mqtt=debug",
+            "info,",
+            "info,=debug",
+            "warn,rumqttc=of",
+            "",
+        ] {
+            assert!(log_filter(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn broker_urls_are_read_and_written_back() {
