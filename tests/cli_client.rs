@@ -124,6 +124,9 @@ fn conscience(command: &str, asked: &Value) -> Option<Value> {
         ("conscience/evaluate", Some("help")) => Some(verdict(true, false)),
         ("conscience/evaluate", Some("unsure")) => Some(verdict(false, true)),
         ("conscience/evaluate", Some("harm")) => Some(verdict(false, false)),
+        ("memory/store", _) if asked["content"] == "the pump rattles" => {
+            Some(json!({ "id": "m1", "layer": "short_term" }))
+        }
         ("memory/store", _) => {
             Some(json!({ "code": "storage_full", "message": "the disk is full", "retryable": true }))
         }
@@ -168,14 +171,19 @@ async fn call_sends_what_it_is_given_and_an_error_answer_ends_in_1() {
     assert_eq!((ran.code(), ran.out()), (0, ""));
     let ran = site.run(&["call", "node/echo", "[]", "--json", "--message-id", "m1"]).await;
     assert_eq!((&ran.json()["in_reply_to"], &ran.json()["payload"]), (&json!("m1"), &json!([])));
-    let mut command = site.command(&["call", "node/echo", "-"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let ran = within(spawn_blocking(move || {
-        let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(b"{\n\"b\": 1\n}\n").unwrap();
-        child.wait_with_output().unwrap()
-    }));
-    assert_eq!(Ran(ran.await.unwrap()).json(), json!({ "b": 1 }));
+    let fed = async |arguments: &[&str], input: &'static str| {
+        let mut command = site.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let ran = spawn_blocking(move || {
+            let mut child = command.spawn().unwrap();
+            child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+            child.wait_with_output().unwrap()
+        });
+        Ran(within(ran).await.unwrap())
+    };
+    assert_eq!(fed(&["call", "node/echo", "-"], "{\n\"b\": 1\n}\n").await.json(), json!({ "b": 1 }));
+    let ran = fed(&["remember", "-"], "the pump rattles\n").await;
+    assert_eq!((ran.code(), ran.out()), (0, "remembered m1 in short_term\n"), "{}", ran.err());
     let ran = site.run(&["remember", "something"]).await;
     assert_eq!((ran.code(), ran.out(), ran.err()), (1, "", "storage_full: the disk is full\n"));
     let ran = site.run(&["remember", "something", "--json"]).await;
@@ -199,6 +207,9 @@ async fn no_answer_in_time_ends_in_3_and_says_how_to_repeat_it_safely() {
     let ran = site.run(&["ping", "--node", "stranger", "--timeout", "1"]).await;
     assert_eq!(ran.code(), 3);
     assert!(ran.err().contains("is its name right?"), "{}", ran.err());
+    assert!(!ran.err().contains("--message-id"), "it has no such option: {}", ran.err());
+    let remember = ["remember", "x", "--node", "stranger", "--timeout", "1", "--message-id", "m8"];
+    assert!(site.run(&remember).await.err().contains("a repeat with --message-id m8 takes effect once"));
 }
 
 #[tokio::test]
@@ -281,6 +292,28 @@ async fn watch_shows_events_as_they_come_and_ends_after_count() {
     let lines: Vec<Value> = ran.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((ran.code(), lines), (0, vec![expected.clone(), expected]), "{}", ran.err());
     assert_eq!(site.run(&["watch", "jobs", "--timeout", "1"]).await.code(), 3);
+}
+
+#[tokio::test]
+async fn watch_ends_when_nobody_reads_it_any_more() {
+    let site = Site::new().await;
+    let node = site.broker.node("n1").await;
+    status(&node, "n1", json!({ "state": "online", "uptime_s": 5 })).await;
+    let mut watching = site.command(&["watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let out = watching.stdout.take().unwrap();
+    let first = spawn_blocking(move || BufReader::new(out).read_line(&mut String::new()).unwrap());
+    assert!(within(first).await.unwrap() > 0);
+    let ended = spawn_blocking(move || watching.wait().unwrap());
+    let telling = async {
+        loop {
+            node.publish("orch/n1/events/heartbeat", "{}").await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let ended = within(async {
+        tokio::select! { () = telling => unreachable!(), ended = ended => ended.unwrap() }
+    });
+    assert_eq!(ended.await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -40,8 +40,7 @@ impl Evaluate {
             verdict if verdict["needs_review"] == true => Exit::NeedsReview,
             _ => Exit::NotApproved,
         };
-        let text = if self.text == "-" { read_stdin() } else { Ok(self.text.clone()) };
-        let action = match text.and_then(|text| action(text.trim_end())) {
+        let action = match text_of(&self.text).and_then(|text| action(text.trim_end())) {
             Ok(action) => action,
             Err(failure) => return failure.report(),
         };
@@ -107,7 +106,7 @@ pub(super) fn show_verdict(answer: &Answer) -> String {
 #[derive(clap::Args, Debug)]
 #[command(after_help = client::HELP)]
 pub(super) struct Remember {
-    /// What to remember
+    /// What to remember; `-` reads it from standard input
     text: String,
     /// Where to keep it: short_term, long_term, working, episodic or semantic
     #[arg(long)]
@@ -121,14 +120,21 @@ pub(super) struct Remember {
     /// How important it is, from 0 to 1
     #[arg(long, value_name = "NUMBER")]
     importance: Option<f64>,
+    /// The command's id: sent again with the same id, it takes effect once
+    #[arg(long, value_name = "ID")]
+    message_id: Option<String>,
     #[command(flatten)]
     reach: Reach,
 }
 
 impl Remember {
     pub(super) fn run(&self, shared: &Shared) -> Exit {
+        let text = match text_of(&self.text) {
+            Ok(text) => text,
+            Err(failure) => return failure.report(),
+        };
         let payload = given([
-            ("content", json!(self.text)),
+            ("content", json!(text)),
             ("layer", json!(self.layer)),
             ("tags", list(&self.tags)),
             ("entity", json!(self.entity)),
@@ -138,8 +144,22 @@ impl Remember {
             let stored = answer.payload();
             format!("remembered {} in {}\n{}", cell(&stored["id"]), cell(&stored["layer"]), degraded(answer))
         };
-        ask(&self.reach, shared, "memory/store", &payload, show, |_| Exit::Ok)
+        match Question::new("memory/store", &payload) {
+            Ok(question) => {
+                let question = question.repeatable(self.message_id.clone());
+                self.reach.ask(shared, &question, show, |_| Exit::Ok)
+            }
+            Err(failure) => failure.report(),
+        }
     }
+}
+
+/// A text as given, or from standard input without the end of its last line.
+fn text_of(given: &str) -> Result<String, Failure> {
+    if given != "-" {
+        return Ok(given.to_owned());
+    }
+    read_stdin().map(|text| text.trim_end().to_owned())
 }
 
 /// Search what a node remembers; without a text, the newest first

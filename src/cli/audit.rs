@@ -8,7 +8,7 @@ use clap::Subcommand;
 use rusqlite::{Connection, OpenFlags};
 
 use super::client::text;
-use super::{Exit, Shared, complain, need, print};
+use super::{Exit, Shared, complain, need, print, print_on};
 use crate::clock::Clock;
 use crate::config::{Config, Role};
 use crate::gate::node_key::NodeKey;
@@ -135,9 +135,8 @@ fn tail(trail: &Connection, count: u32, follow: bool, json: bool) -> Result<Exit
     loop {
         for record in records {
             last = record.seq;
-            match print(&line(record, json)?) {
-                Exit::Ok => {}
-                exit => return Ok(exit),
+            if let Err(end) = print_on(&line(record, json)?) {
+                return Ok(end);
             }
         }
         if !follow {

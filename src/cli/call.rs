@@ -62,12 +62,17 @@ fn question(
     };
     let payload = text.map(RawValue::from_string).transpose();
     let payload = payload.map_err(|error| Failure::Usage(format!("the payload is not JSON: {error}")))?;
-    Ok(Question { command, payload, message_id: message_id.unwrap_or_else(client::new_message_id) })
+    let mut question = Question::bare(&command);
+    question.payload = payload;
+    Ok(question.repeatable(message_id))
 }
 
 pub(super) fn read_stdin() -> Result<String, Failure> {
     let mut text = String::new();
-    let read = std::io::stdin().lock().take(MAX_STDIN_BYTES).read_to_string(&mut text);
+    let read = std::io::stdin().lock().take(MAX_STDIN_BYTES + 1).read_to_string(&mut text);
     read.map_err(|error| Failure::Usage(format!("standard input cannot be read: {error}")))?;
+    if text.len() as u64 > MAX_STDIN_BYTES {
+        return Err(Failure::Usage(format!("standard input has more than {MAX_STDIN_BYTES} bytes")));
+    }
     Ok(text)
 }

@@ -266,15 +266,19 @@ fn run_async<T>(main: impl Future<Output = T>) -> std::io::Result<T> {
 
 /// Writes to standard output. A reader that has gone away (`orchd … | head`) is no failure.
 pub(crate) fn print(text: &str) -> Exit {
+    print_on(text).err().unwrap_or(Exit::Ok)
+}
+
+/// As [`print`], for what more may follow: nothing does after an error, which is how to end.
+pub(crate) fn print_on(text: &str) -> Result<(), Exit> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Exit::Ok,
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Ok,
-        Err(error) => {
-            complain(format_args!("cannot write to standard output: {error}"));
-            Exit::Failed
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
+        if error.kind() == ErrorKind::BrokenPipe {
+            return Exit::Ok;
         }
-    }
+        complain(format_args!("cannot write to standard output: {error}"));
+        Exit::Failed
+    })
 }
 
 /// Writes a line to standard error. Where that fails there is nowhere left to say so.

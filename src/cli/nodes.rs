@@ -21,7 +21,10 @@ impl Args {
     pub(super) fn run(&self, shared: &Shared) -> Exit {
         match self.find(shared) {
             Ok(nodes) if self.reach.json => print(&format!("{}\n", json!({ "nodes": nodes }))),
-            Ok(nodes) if nodes.is_empty() => print("the broker knows of no node\n"),
+            Ok(nodes) if nodes.is_empty() => match &self.reach.node {
+                Some(node) => print(&format!("the broker knows of no node {}\n", short(node, 64))),
+                None => print("the broker knows of no node\n"),
+            },
             Ok(nodes) => print(&show(&nodes)),
             Err(failure) => failure.report(),
         }

@@ -59,15 +59,8 @@ pub(super) async fn ask(
     let mut exchange = Exchange { client, names, inbox: inbox(profile), signer, known: false };
     let answer = match timeout_at(until, exchange.run(question, until)).await {
         Ok(answer) => answer,
-        Err(_) => Err(Failure::Timeout {
-            limit,
-            hint: if exchange.known {
-                ""
-            } else {
-                "; the broker knows nothing of this node: is its name right?"
-            },
-            message_id: question.message_id.clone(),
-        }),
+        Err(_) if exchange.known => Err(question.timeout(limit, "")),
+        Err(_) => Err(question.timeout(limit, "; the broker knows nothing of this node: is its name right?")),
     };
     exchange.client.close().await;
     answer

@@ -57,14 +57,12 @@ pub(in crate::cli) enum Failure {
         since: String,
     },
     /// No answer in time.
-    #[error("no answer within {} s{hint}; a repeat with --message-id {message_id} takes effect once", limit.as_secs())]
+    #[error("no answer within {} s{hint}", limit.as_secs())]
     Timeout {
         /// How long was waited.
         limit: Duration,
-        /// What may be the reason; empty where nothing is known.
-        hint: &'static str,
-        /// The question's id.
-        message_id: String,
+        /// What may be the reason, and what to do; empty where nothing is known.
+        hint: String,
     },
     /// Too few events in time.
     #[error("nothing more within {} s", .0.as_secs())]

@@ -57,6 +57,8 @@ pub(super) struct Question {
     pub(super) payload: Option<Box<RawValue>>,
     /// A repeat with the same id takes effect once.
     pub(super) message_id: String,
+    /// Whether who asks may name that id.
+    repeatable: bool,
 }
 
 impl Question {
@@ -64,12 +66,25 @@ impl Question {
     pub(super) fn new(command: &str, payload: &impl Serialize) -> Result<Self, Failure> {
         let payload = serde_json::value::to_raw_value(payload)
             .map_err(|error| Failure::Usage(format!("the payload has no form in JSON: {error}")))?;
-        Ok(Self { command: command.to_owned(), payload: Some(payload), message_id: new_message_id() })
+        Ok(Self { payload: Some(payload), ..Self::bare(command) })
     }
 
     /// A question without arguments.
     pub(super) fn bare(command: &str) -> Self {
-        Self { command: command.to_owned(), payload: None, message_id: new_message_id() }
+        Self { command: command.to_owned(), payload: None, message_id: new_message_id(), repeatable: false }
+    }
+
+    /// With the id that was named, if one was; when no answer comes, it is told how to repeat the question.
+    pub(super) fn repeatable(self, message_id: Option<String>) -> Self {
+        Self { message_id: message_id.unwrap_or(self.message_id), repeatable: true, ..self }
+    }
+
+    fn timeout(&self, limit: Duration, hint: &str) -> Failure {
+        let mut hint = hint.to_owned();
+        if self.repeatable {
+            hint.push_str(&format!("; a repeat with --message-id {} takes effect once", self.message_id));
+        }
+        Failure::Timeout { limit, hint }
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) async fn ask(path: &Path, question: &Question, limit: Duration) -> Re
     };
     match timeout_at(until, answered).await {
         Ok(line) => Answer::read(&line?),
-        Err(_) => Err(Failure::Timeout { limit, hint: "", message_id: question.message_id.clone() }),
+        Err(_) => Err(question.timeout(limit, "")),
     }
 }
 
