@@ -8,7 +8,7 @@ use std::process::Command;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use support::vault::said;
-use support::{Caller, Daemon, DaemonOptions, MosquittoOptions, Repository, Stages, Via, mosquitto};
+use support::{Asker, Caller, Daemon, DaemonOptions, MosquittoOptions, Repository, Stages, Via, mosquitto};
 
 #[tokio::test]
 async fn a_sealed_state_without_its_key_is_not_started_with_another() {
@@ -129,6 +129,20 @@ async fn a_reload_names_the_keys_that_wait_for_a_restart() {
     std::fs::write(daemon.config(), text.replace("[phoenix]\n", "[phoenix]\nkeep_last = 7\n")).unwrap();
     daemon.reload("take effect at the next start only").await;
     assert!(daemon.log().contains("phoenix.keep_last"), "{}", daemon.log());
+    daemon.terminate().await;
+}
+
+#[tokio::test]
+async fn a_reload_does_not_make_another_node_of_it() {
+    let repository = Repository::default();
+    let Some((broker, mut daemon)) = repository.node("settled").await else { return };
+    let text = std::fs::read_to_string(daemon.config()).unwrap();
+    assert!(text.contains("name = \"settled\""), "{text}");
+    std::fs::write(daemon.config(), text.replace("name = \"settled\"", "name = \"other\"")).unwrap();
+    daemon.reload("stays in force").await;
+    assert!(daemon.log().contains("node.name is another one"), "{}", daemon.log());
+    let mut app = Asker::plain(broker.addr(), "app").await;
+    assert_eq!(app.ok("orch/settled/node/status", json!({})).await["node"], "settled");
     daemon.terminate().await;
 }
 

@@ -99,8 +99,10 @@ async fn run(
         reload: asked,
         reconfigure: Arc::new(move || {
             let (config, now) = load(&shared).map_err(|_| "see the lines before this one".to_owned())?;
+            let changed = now.changed(&provenance);
+            node::can_take_over(&changed)?;
             filter.set_filter(&config.log.filter).map_err(|error| error.to_string())?;
-            Ok((config, now.changed(&provenance)))
+            Ok((config, changed))
         }),
         systemd: Arc::new(Systemd::from_env(|name| std::env::var_os(name))),
         config_text,

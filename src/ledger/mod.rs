@@ -109,13 +109,17 @@ pub enum OpenError {
 impl OpenError {
     /// Whether it stays so until a person has changed something.
     #[must_use]
-    pub const fn needs_a_person(&self) -> bool {
+    pub fn needs_a_person(&self) -> bool {
         match self {
             Self::Generation(error) => error.needs_a_person(),
             Self::Migrate(MigrateError::Newer { .. }) => true,
             Self::Migrate(MigrateError::Generation(error)) => error.needs_a_person(),
+            Self::Migrate(MigrateError::Sql { source, .. }) | Self::Database { source, .. } => {
+                use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+                matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+            }
             // A disk may come back, and space too.
-            Self::Migrate(_) | Self::Database { .. } | Self::Full(_) | Self::Io { .. } => false,
+            Self::Migrate(_) | Self::Full(_) | Self::Io { .. } => false,
         }
     }
 }

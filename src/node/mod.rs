@@ -10,6 +10,7 @@ mod contents;
 mod declared;
 mod diary;
 mod expiry;
+mod fault;
 mod judge;
 mod policy;
 mod presence;
@@ -45,99 +46,18 @@ use crate::phoenix::{self, Phoenix};
 use crate::schedule::{self, Schedule};
 use crate::soul::{self, Soul};
 use crate::wire::topic::Target;
-use crate::wire::{Fault, Names};
+use crate::wire::Names;
 
 pub(crate) use audit::Shown as AuditRecord;
 pub use contents::{check_files, wrong_files};
 pub use declared::{EventDeclaration, event_declarations};
 
+pub use fault::RunError;
 pub use presence::WILL_EXPIRY_S;
 
 use presence::NodePresence;
 use running::{Running, shut_down};
 use state::NodeState;
-
-/// Why a node could not start, or ended by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// Root or node name, which the configuration has checked before.
-    #[error("the node's name or root is not a topic level")]
-    Names,
-    /// The ledger.
-    #[error(transparent)]
-    Ledger(#[from] OpenError),
-    /// A restored state that waits.
-    #[error(transparent)]
-    Restore(#[from] phoenix::SwitchError),
-    /// The node's own key.
-    #[error(transparent)]
-    NodeKey(#[from] gate::node_key::NodeKeyError),
-    /// The state was sealed with a node key that is not there.
-    #[error(
-        "{}: there is no node key, and the state in {} is sealed with one; put it there (each backup holds it as `node.key`), or name the file where it is in node.key_file",
-        key_file.display(), state_dir.display()
-    )]
-    KeyMissing {
-        /// Where it should be.
-        key_file: std::path::PathBuf,
-        /// Where the state is.
-        state_dir: std::path::PathBuf,
-    },
-    /// A service could not read its part of the ledger.
-    #[error("{service} could not start: {fault}")]
-    Service {
-        /// Which one.
-        service: &'static str,
-        /// Why.
-        fault: Fault,
-    },
-    /// The models.
-    #[error("llm could not start: {0}")]
-    Llm(#[from] llm::OpenError),
-    /// A key that tokens are checked with.
-    #[error("auth: {0}")]
-    TrustedKey(#[from] gate::token::KeyError),
-    /// The policies.
-    #[error("policy.folder: {0}")]
-    Policy(#[from] crate::policy::PolicyError),
-    /// The rule file.
-    #[error("conscience.rules_file {}: {reason}", path.display())]
-    Rules {
-        /// The file.
-        path: std::path::PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A port or thread.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was wanted.
-        what: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A part that has to run for ever has ended.
-    #[error("{0} ended unexpectedly; the process ends so that its supervisor starts it again")]
-    CoreTaskEnded(&'static str),
-}
-
-impl RunError {
-    /// Whether a start fails in the same way until a person has changed something: to try again by itself is of no use.
-    #[must_use]
-    pub const fn needs_a_person(&self) -> bool {
-        match self {
-            Self::Ledger(error) => error.needs_a_person(),
-            Self::Restore(error) => error.needs_a_person(),
-            Self::NodeKey(error) => error.needs_a_person(),
-            Self::Names
-            | Self::KeyMissing { .. }
-            | Self::TrustedKey(_)
-            | Self::Policy(_)
-            | Self::Rules { .. } => true,
-            Self::Service { .. } | Self::Llm(_) | Self::Io { .. } | Self::CoreTaskEnded(_) => false,
-        }
-    }
-}
 
 /// What the caller opened for the node.
 pub struct Ports {
@@ -455,6 +375,16 @@ async fn supervise(
     }
 }
 
+/// Whether a running node can take over a configuration of which these keys are `changed`.
+///
+/// # Errors
+/// Which key it cannot: permissions and paths are made of it, and would be those of another node.
+pub fn can_take_over(changed: &[impl AsRef<str>]) -> Result<(), String> {
+    let identity = ["node.name", "node.root", "node.state_dir"];
+    let other = changed.iter().find(|key| identity.contains(&key.as_ref()));
+    other.map_or(Ok(()), |key| Err(format!("{} is another one, which takes a restart", key.as_ref())))
+}
+
 async fn reload(signals: &Signals, guard: &Arc<Guard>, renew: &watch::Sender<u64>) {
     signals.systemd.reloading();
     let (reconfigure, guard) = (Arc::clone(&signals.reconfigure), Arc::clone(guard));
@@ -474,7 +404,9 @@ async fn reload(signals: &Signals, guard: &Arc<Guard>, renew: &watch::Sender<u64
             }
             renew.send_modify(|count| *count += 1);
         }
-        Err(error) => tracing::error!(error, "the configuration is wrong; the present one stays in force"),
+        Err(error) => {
+            tracing::error!(error, "the configuration was not taken over; the present one stays in force")
+        }
     }
     signals.systemd.reloaded();
 }

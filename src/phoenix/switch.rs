@@ -66,7 +66,7 @@ pub enum SwitchError {
 impl SwitchError {
     /// Whether it stays so until a person has changed something.
     #[must_use]
-    pub const fn needs_a_person(&self) -> bool {
+    pub fn needs_a_person(&self) -> bool {
         match self {
             Self::OtherKey(_) => true,
             Self::Generation(error) => error.needs_a_person(),

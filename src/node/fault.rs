@@ -1,0 +1,97 @@
+//! Why a node could not start, and whether trying again is of use.
+
+use crate::ledger::OpenError;
+use crate::wire::{Code, Fault};
+use crate::{gate, llm, phoenix};
+
+/// Why a node could not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Root or node name, which the configuration has checked before.
+    #[error("the node's name or root is not a topic level")]
+    Names,
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] OpenError),
+    /// A restored state that waits.
+    #[error(transparent)]
+    Restore(#[from] phoenix::SwitchError),
+    /// The node's own key.
+    #[error(transparent)]
+    NodeKey(#[from] gate::node_key::NodeKeyError),
+    /// The state was sealed with a node key that is not there.
+    #[error(
+        "{}: there is no node key, and the state in {} is sealed with one; put it there (each backup holds it as `node.key`), or name the file where it is in node.key_file",
+        key_file.display(), state_dir.display()
+    )]
+    KeyMissing {
+        /// Where it should be.
+        key_file: std::path::PathBuf,
+        /// Where the state is.
+        state_dir: std::path::PathBuf,
+    },
+    /// A service could not read its part of the ledger.
+    #[error("{service} could not start: {fault}{}", advice(fault))]
+    Service {
+        /// Which one.
+        service: &'static str,
+        /// Why.
+        fault: Fault,
+    },
+    /// The models.
+    #[error("llm could not start: {0}")]
+    Llm(#[from] llm::OpenError),
+    /// A key that tokens are checked with.
+    #[error("auth: {0}")]
+    TrustedKey(#[from] gate::token::KeyError),
+    /// The policies.
+    #[error("policy.folder: {0}")]
+    Policy(#[from] crate::policy::PolicyError),
+    /// The rule file.
+    #[error("conscience.rules_file {}: {reason}", path.display())]
+    Rules {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A port or thread.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was wanted.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A part that has to run for ever has ended.
+    #[error("{0} ended unexpectedly; the process ends so that its supervisor starts it again")]
+    CoreTaskEnded(&'static str),
+}
+
+impl RunError {
+    /// Whether a start fails in the same way until a person has changed something: to try again by itself is of no use.
+    #[must_use]
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Ledger(error) => error.needs_a_person(),
+            Self::Restore(error) => error.needs_a_person(),
+            Self::NodeKey(error) => error.needs_a_person(),
+            Self::Names
+            | Self::KeyMissing { .. }
+            | Self::TrustedKey(_)
+            | Self::Policy(_)
+            | Self::Rules { .. } => true,
+            Self::Service { fault, .. } => is_damage(fault),
+            Self::Llm(_) | Self::Io { .. } | Self::CoreTaskEnded(_) => false,
+        }
+    }
+}
+
+/// Whether a service found what cannot be in its part of the ledger.
+fn is_damage(fault: &Fault) -> bool {
+    fault.code == Code::Internal
+}
+
+fn advice(fault: &Fault) -> &'static str {
+    if is_damage(fault) { "; its part of the ledger cannot be read: restore a backup" } else { "" }
+}
