@@ -146,12 +146,15 @@ async fn more_than_the_node_holds_at_a_time_is_worked_off_in_parts() {
         let content = json!({ "content": format!("{number} {filling}") });
         asker.send(&format!("store-{number}"), "memory/store", &content).await;
     }
-    daemon.spawn_again().await;
-    daemon.kill();
-    daemon.start_again().await;
-    let mut other = Caller::connect(broker.addr(), "other", &daemon).await;
-    other.ask_ok("node/ping", json!({})).await;
-    answers(&mut asker, count).await;
+    let work = async {
+        daemon.spawn_again().await;
+        daemon.kill();
+        daemon.start_again().await;
+        let mut other = Caller::connect(broker.addr(), "other", &daemon).await;
+        other.ask_ok("node/ping", json!({})).await;
+    };
+    // Heard meanwhile, because there are more than a client here holds.
+    tokio::join!(answers(&mut asker, count), work);
     assert_eq!(stored(&daemon).len(), count);
 }
 

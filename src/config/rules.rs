@@ -240,7 +240,7 @@ pub fn loopback(text: &str) -> Result<(), String> {
 /// A filter for logs.
 pub fn log_filter(text: &str) -> Result<(), String> {
     let parsed = tracing_subscriber::EnvFilter::builder().parse(text);
-    if parsed.is_ok() && text.split(',').all(|directive| is_directive(directive.trim())) {
+    if parsed.is_ok() && text.split(',').all(is_directive) {
         return Ok(());
     }
     Err("write a level, or levels by module, such as `info,orchd::mqtt=debug`".to_owned())
@@ -255,7 +255,8 @@ fn is_directive(directive: &str) -> bool {
     match directive.rsplit_once('=') {
         Some(_) if directive.contains('[') => true,
         Some((target, _)) => target.split("::").all(is_word),
-        None => directive.parse::<tracing_subscriber::filter::LevelFilter>().is_ok(),
+        // Nothing at all would be read as `error`.
+        None => !directive.is_empty() && directive.parse::<tracing_subscriber::filter::LevelFilter>().is_ok(),
     }
 }
 
@@ -270,7 +271,7 @@ mod tests {
             "WARN",
             "off",
             "info,orchd::mqtt=debug",
-            "warn, rumqttc=off",
+            "warn,rumqttc=off",
             "info,orchd[span{x=1}]=trace",
         ] {
             assert_eq!(log_filter(good), Ok(()), "{good}");

@@ -45,8 +45,8 @@ use crate::observe::{Condition, Health, Metrics, http};
 use crate::phoenix::{self, Phoenix};
 use crate::schedule::{self, Schedule};
 use crate::soul::{self, Soul};
-use crate::wire::topic::Target;
 use crate::wire::Names;
+use crate::wire::topic::Target;
 
 pub(crate) use audit::Shown as AuditRecord;
 pub use contents::{check_files, wrong_files};
