@@ -154,7 +154,7 @@ impl Remember {
     }
 }
 
-/// A text as given, or from standard input without the end of its last line.
+/// A text as given, or from standard input without the white space at its end.
 fn text_of(given: &str) -> Result<String, Failure> {
     if given != "-" {
         return Ok(given.to_owned());
