@@ -53,8 +53,9 @@ impl Node {
             while self.memory.stats().await.unwrap().embeddings.unwrap().waiting > 0 {
                 tokio::task::yield_now().await;
             }
-            // Once this is done, so is the commit before it, and who waits for that goes first.
+            // Once this is done, so is the commit before it; and who waits for that goes on first, at the latest now.
             self.ledger.write(|_| Ok(())).await.unwrap();
+            tokio::task::yield_now().await;
         };
         tokio::select! {
             biased;
