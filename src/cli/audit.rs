@@ -8,7 +8,7 @@ use clap::Subcommand;
 use rusqlite::{Connection, OpenFlags};
 
 use super::client::text;
-use super::{Exit, Shared, complain, need, print, print_on};
+use super::{Exit, Shared, complain, need, print, print_more};
 use crate::clock::Clock;
 use crate::config::{Config, Role};
 use crate::gate::node_key::NodeKey;
@@ -135,7 +135,7 @@ fn tail(trail: &Connection, count: u32, follow: bool, json: bool) -> Result<Exit
     loop {
         for record in records {
             last = record.seq;
-            if let Err(end) = print_on(&line(record, json)?) {
+            if let Err(end) = print_more(&line(record, json)?) {
                 return Ok(end);
             }
         }

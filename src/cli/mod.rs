@@ -266,11 +266,11 @@ fn run_async<T>(main: impl Future<Output = T>) -> std::io::Result<T> {
 
 /// Writes to standard output. A reader that has gone away (`orchd … | head`) is no failure.
 pub(crate) fn print(text: &str) -> Exit {
-    print_on(text).err().unwrap_or(Exit::Ok)
+    print_more(text).err().unwrap_or(Exit::Ok)
 }
 
 /// As [`print`], for what more may follow: nothing does after an error, which is how to end.
-pub(crate) fn print_on(text: &str) -> Result<(), Exit> {
+pub(crate) fn print_more(text: &str) -> Result<(), Exit> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
         if error.kind() == ErrorKind::BrokenPipe {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::text::{cell, plain, short};
 use super::client::{self, Event, Events, Failure, Reach, Route};
-use super::{Exit, Shared, complain, print_on};
+use super::{Exit, Shared, complain, print_more};
 use crate::node::event_declarations;
 
 /// Characters of a member that are shown; --json shows all.
@@ -81,7 +81,7 @@ impl Args {
                 }
                 Err(failure) => return Err(failure),
             };
-            if let Err(end) = print_on(&self.line(&event)) {
+            if let Err(end) = print_more(&self.line(&event)) {
                 return Ok(end);
             }
             left = left.map(|left| left - 1);

@@ -81,17 +81,16 @@ impl RunError {
             | Self::TrustedKey(_)
             | Self::Policy(_)
             | Self::Rules { .. } => true,
-            Self::Service { fault, .. } => is_damage(fault),
-            Self::Llm(_) | Self::Io { .. } | Self::CoreTaskEnded(_) => false,
+            // What the service could not read may be a disk that comes back.
+            Self::Service { .. } | Self::Llm(_) | Self::Io { .. } | Self::CoreTaskEnded(_) => false,
         }
     }
 }
 
-/// Whether a service found what cannot be in its part of the ledger.
-fn is_damage(fault: &Fault) -> bool {
-    fault.code == Code::Internal
-}
-
+/// What to do about a service that could not start.
 fn advice(fault: &Fault) -> &'static str {
-    if is_damage(fault) { "; its part of the ledger cannot be read: restore a backup" } else { "" }
+    match fault.code {
+        Code::Internal => "; if it stays so, its part of the ledger is damaged: restore a backup",
+        _ => "",
+    }
 }

@@ -6,7 +6,7 @@
 /// Longest topic that is accepted or produced, in bytes. MQTT allows 65,535; nothing of ours comes near.
 pub const MAX_TOPIC_BYTES: usize = 1_024;
 
-/// Most levels of a topic that is accepted or produced: fewer than any common broker takes.
+/// Most levels of a topic that is accepted or produced: fewer than common brokers take.
 const MAX_TOPIC_LEVELS: usize = 100;
 
 /// Longest name of a root or node, in bytes.
@@ -42,7 +42,7 @@ pub fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// Whether every broker takes a message on `topic`: MQTT 5, sections 4.7 and 1.5.4. A broker may end the connection over control
+/// Whether a message may be published to `topic` without a broker minding: MQTT 5, sections 4.7 and 1.5.4. A broker may end the connection over control
 /// characters and noncharacters, and over many levels (Mosquitto over 200, EMQX over 128).
 #[must_use]
 pub fn is_topic(topic: &str) -> bool {

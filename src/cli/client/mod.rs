@@ -71,7 +71,12 @@ impl Question {
 
     /// A question without arguments.
     pub(super) fn bare(command: &str) -> Self {
-        Self { command: command.to_owned(), payload: None, message_id: new_message_id(), repeatable: false }
+        Self {
+            command: command.to_owned(),
+            payload: None,
+            message_id: uuid::Uuid::now_v7().to_string(),
+            repeatable: false,
+        }
     }
 
     /// With the id that was named, if one was; when no answer comes, it is told how to repeat the question.
@@ -86,11 +91,6 @@ impl Question {
         }
         Failure::Timeout { limit, hint }
     }
-}
-
-/// An id that no other command has.
-pub(super) fn new_message_id() -> String {
-    uuid::Uuid::now_v7().to_string()
 }
 
 /// The reply of a node.
